@@ -1,0 +1,52 @@
+"""What leaves first: probes and credit, then products, then bulk; first in, first out within each.
+
+The writer takes one frame at a time, so a probe waits for at most the chunk being written.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from sedmad.wire.frame import Frame, Priority
+
+# A frame's cost beside its payload: the header as built, its objects.
+FRAME_OVERHEAD_BYTES = 256
+
+
+# Beyond these the sender waits. Probes are small and must never wait, so the bound is one that only a peer that stopped
+# reading can reach. A product's panel is 8 MiB; two may queue. Bulk needs only what keeps the writer busy.
+QUEUED_BYTES_MAX = {Priority.PROBE: 4 << 20, Priority.PRODUCT: 16 << 20, Priority.BULK: 2 << 20}
+
+
+class Outbox:
+    """Frames that wait for the writer."""
+
+    def __init__(self) -> None:
+        self._queues: dict[Priority, deque[Frame]] = {priority: deque() for priority in Priority}
+        self._queued_bytes = dict.fromkeys(Priority, 0)
+
+    def put(self, frame: Frame) -> None:
+        frame.size_bytes = len(frame.payload) + len(frame.header.message) + FRAME_OVERHEAD_BYTES
+        self._queues[frame.priority].append(frame)
+        self._queued_bytes[frame.priority] += frame.size_bytes
+
+    def has_room(self, priority: Priority) -> bool:
+        """Whether a sender may queue one more frame now; the frame may then exceed the bound by itself."""
+        return self._queued_bytes[priority] < QUEUED_BYTES_MAX[priority]
+
+    def take(self, allowed: Priority = Priority.BULK) -> Frame | None:
+        """Return the next frame of the priorities up to `allowed`, or None."""
+        for priority, queue in self._queues.items():
+            if queue and priority <= allowed:
+                frame = queue.popleft()
+                self._queued_bytes[priority] -= frame.size_bytes
+                return frame
+        return None
+
+    def clear(self) -> None:
+        for priority, queue in self._queues.items():
+            queue.clear()
+            self._queued_bytes[priority] = 0
+
+    def __len__(self) -> int:
+        return sum(len(queue) for queue in self._queues.values())
