@@ -1,0 +1,11 @@
+"""The daemon: one service per concern, each tying a core to net, store and crossbar.
+
+daemon.py            composition: what there is, and in which order it starts
+membership.py        who is there: drives the membership core over sessions
+manifests.py         where matrices lie: signed manifests, kept and asked for
+holding.py           copies on this node: reserved, fetched, programmed, given, freed
+multiplying.py       products with partitions that lie here
+asking.py            products for our clients: routed, joined, asked again, put together
+putting.py getting.py removing.py     a matrix comes in, goes out, goes away
+matrices.py status.py                 what clients may ask, over control.py
+"""

@@ -1,0 +1,131 @@
+"""What a user may set: built-in defaults, then config.toml, then SEDMAD_* variables, then flags.
+
+Unknown keys are refused with the nearest known one named, so that a typing error never goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from sedmad.errors import ConfigurationInvalid
+
+DEFAULT_PORT = 4717
+LABELS_MAX = 32
+ADDRESSES_MAX = 16
+LABEL_CHARACTERS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """All settings of a daemon.
+
+    Attributes:
+        listen: multiaddrs to listen on.
+        announce: multiaddrs to tell others instead, where a port is forwarded.
+        memory: pledge for resident copies: "2GiB", or a share of this machine's memory, "25%".
+        disk: pledge for all copies: "100GiB", or a share of what is free, "80%".
+        labels: what placement may prefer or avoid; "zone" keeps copies apart.
+        log_level: debug, info, warning or error.
+    """
+
+    listen: tuple[str, ...] = (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}",)
+    announce: tuple[str, ...] = ()
+    memory: str = "25%"
+    disk: str = "80%"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    log_level: str = "info"
+
+
+KEYS = tuple(item.name for item in fields(Configuration))
+
+
+def load_configuration(
+    path: Path, environ: Mapping[str, str], overrides: Mapping[str, object]
+) -> Configuration:
+    """Return the settings of one daemon.
+
+    Args:
+        path: config.toml; it may be missing.
+        environ: SEDMAD_LISTEN, SEDMAD_ANNOUNCE and SEDMAD_LABELS take commas; SEDMAD_MEMORY, SEDMAD_DISK,
+            SEDMAD_LOG_LEVEL take a word.
+        overrides: flags that were given.
+
+    Raises:
+        ConfigurationInvalid: an unknown key, or a value of the wrong kind.
+    """
+    settings: dict[str, Any] = {}
+    if path.exists():
+        settings |= _from_file(path)
+    settings |= _from_environment(environ)
+    settings |= _checked(overrides, "the command line")
+    return Configuration(**settings)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationInvalid(f"{path} is not valid TOML", why=str(error)) from error
+    return _checked(document, str(path))
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in KEYS:
+        text = environ.get(f"SEDMAD_{key.upper()}")
+        if text is None:
+            continue
+        words = [word.strip() for word in text.split(",") if word.strip()]
+        if key in ("listen", "announce"):
+            found[key] = words
+        elif key == "labels":
+            pairs = [word.partition("=") for word in words]
+            found[key] = {name: value for name, _, value in pairs}
+        else:
+            found[key] = text
+    return _checked(found, "the environment")
+
+
+def _checked(document: Mapping[str, object], origin: str) -> dict[str, Any]:
+    checked: dict[str, Any] = {}
+    for key, value in document.items():
+        if key not in KEYS:
+            nearest = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
+            hint = f"Did you mean {nearest[0]!r}?" if nearest else f"Known keys: {', '.join(KEYS)}."
+            raise ConfigurationInvalid(f"unknown setting {key!r} in {origin}", hint=hint)
+        checked[key] = _value(key, value, origin)
+    return checked
+
+
+def _value(key: str, value: object, origin: str) -> object:
+    if key in ("listen", "announce"):
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+            raise ConfigurationInvalid(f"{key!r} in {origin} must be a list of multiaddrs")
+        if len(value) > ADDRESSES_MAX:
+            raise ConfigurationInvalid(f"{key!r} in {origin} has more than {ADDRESSES_MAX} addresses")
+        return tuple(value)
+    if key == "labels":
+        return _labels(value, origin)
+    if not isinstance(value, str):
+        raise ConfigurationInvalid(f"{key!r} in {origin} must be text", hint=f'For example {key} = "2GiB".')
+    if key == "log_level" and value not in ("debug", "info", "warning", "error"):
+        raise ConfigurationInvalid(f"log_level {value!r} in {origin} is unknown", hint="debug, info, warning or error.")
+    return value
+
+
+def _labels(value: object, origin: str) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationInvalid(f"'labels' in {origin} must be a table of names and texts")
+    labels = {str(name): str(text) for name, text in value.items()}
+    longest = max((len(word) for pair in labels.items() for word in pair), default=0)
+    if len(labels) > LABELS_MAX or longest > LABEL_CHARACTERS_MAX or "" in labels:
+        raise ConfigurationInvalid(
+            f"'labels' in {origin} are too many, too long or empty",
+            why=f"at most {LABELS_MAX}, each word at most {LABEL_CHARACTERS_MAX} characters",
+        )
+    return labels

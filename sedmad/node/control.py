@@ -1,0 +1,93 @@
+"""The control socket: clients on this machine, through frames on a Unix socket that only its owner may open."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import structlog
+import trio
+
+from sedmad.errors import FrameInvalid, HomeInUse, ProtocolViolation, SessionLost
+from sedmad.net.channel import Channel
+from sedmad.wire.frame import FrameDecoder, encode
+from sedmad.wire.methods import MethodTable
+
+log = structlog.get_logger("sedmad.control")
+
+# Two hundred clients at once are served fairly; beyond that a client waits in the listen queue.
+CLIENTS_MAX = 256
+READ_BYTES = 256 << 10
+COALESCE_BYTES = 64 << 10
+# A client that does not read its answers is let go.
+WRITE_STALL_S = 30.0
+
+
+async def serve_control(
+    path: Path, methods: MethodTable, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve clients on the socket at `path`, mode 0600, until cancelled.
+
+    The caller holds the home's lock, so a socket file that is there already is a leftover.
+    """
+    path.unlink(missing_ok=True)
+    listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    umask = os.umask(0o177)
+    try:
+        await listener.bind(str(path))
+    except OSError as error:
+        raise HomeInUse(f"cannot open the control socket {path}", why=str(error)) from error
+    finally:
+        os.umask(umask)
+    listener.listen(128)
+    limit = trio.CapacityLimiter(CLIENTS_MAX)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                trio.serve_listeners, lambda stream: _serve_client(stream, methods, limit), [trio.SocketListener(listener)]
+            )
+            task_status.started()
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def _serve_client(stream: trio.SocketStream, methods: MethodTable, limit: trio.CapacityLimiter) -> None:
+    async with limit, stream:
+        channel = Channel(methods, remote_name="the client")
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(channel.serve)
+                nursery.start_soon(_write, stream, channel)
+                await _read(stream, channel)
+                nursery.cancel_scope.cancel()
+        except* (FrameInvalid, ProtocolViolation) as group:
+            log.warning("client_closed", why=str(group.exceptions[0]))
+        except* trio.BrokenResourceError:
+            log.debug("client_gone")
+        finally:
+            channel.close(SessionLost("the client is gone"))
+
+
+async def _read(stream: trio.SocketStream, channel: Channel) -> None:
+    decoder = FrameDecoder()
+    while data := await stream.receive_some(READ_BYTES):
+        for frame in decoder.receive_data(data):
+            channel.deliver(frame)
+
+
+async def _write(stream: trio.SocketStream, channel: Channel) -> None:
+    while True:
+        frame = channel.take()
+        if frame is None:
+            await channel.wait_for_frames()
+            continue
+        pieces = encode(frame)
+        size_bytes = frame.size_bytes
+        while size_bytes < COALESCE_BYTES and (frame := channel.take()) is not None:
+            pieces += encode(frame)
+            size_bytes += frame.size_bytes
+        with trio.move_on_after(WRITE_STALL_S) as stall:
+            for piece in pieces if size_bytes > COALESCE_BYTES else [b"".join(pieces)]:
+                await stream.send_all(piece)
+        if stall.cancelled_caught:
+            raise trio.BrokenResourceError("the client does not read its answers")
