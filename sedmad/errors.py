@@ -280,3 +280,13 @@ def by_reason() -> dict[str, type[SedmadError]]:
         found[error.reason] = error
         waiting.extend(error.__subclasses__())
     return found
+
+
+def first_known(group: BaseExceptionGroup[BaseException]) -> SedmadError | None:
+    """Return the first typed error in a group, as tasks that ran side by side raise them; None where there is none."""
+    for error in group.exceptions:
+        if isinstance(error, SedmadError):
+            return error
+        if isinstance(error, BaseExceptionGroup) and (found := first_known(error)):
+            return found
+    return None

@@ -1,6 +1,8 @@
-"""One call as a coroutine sees it, from either end: `OutgoingCall` for the asker, `IncomingCall` for the handler.
+"""One call as a coroutine sees it, from either end: `OutgoingCall` for the asker, `IncomingCall` for the
+handler.
 
-Payloads arrive in chunks; reading one gives its credit back, so a slow reader slows its sender and nobody else.
+Payloads arrive in chunks; asking for the next one gives a chunk's credit back, so a slow reader slows its
+sender and nobody else.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ import trio
 from google.protobuf.message import Message
 
 from sedmad.errors import DeadlineExceeded, ProtocolViolation, SedmadError
-from sedmad.wire.calls import RequestData, ResponseData, ResponseReceived
-from sedmad.wire.frame import PAYLOAD_BYTES_MAX, Buffer
+from sedmad.wire.calls import EVENTS_MAX, RequestData, ResponseData, ResponseReceived
+from sedmad.wire.frame import PAYLOAD_BYTES_MAX, Buffer, flat
 from sedmad.wire.status import to_error
 
 if TYPE_CHECKING:
@@ -33,90 +35,118 @@ class Chunk:
 
 
 class OutgoingCall:
-    """A call that began here. Iterate over what comes before the response, then take `response`."""
+    """A call that began here. Iterate over what comes before the response, then take `response`.
+
+    Attributes:
+        response: the response's encoded message once it is there.
+    """
 
     def __init__(self, channel: Channel, call_id: int, method: str) -> None:
         self.channel = channel
         self.call_id = call_id
         self.method = method
         self.response: bytes | None = None
-        # Bounded by the call's credit: the sender stops when what lies here reaches it.
+        self._unconsumed_bytes = 0
         self._send, self._receive = trio.open_memory_channel[ResponseData | ResponseReceived | SedmadError](
             math.inf
         )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the other side may still be told something."""
+        return self.channel.is_open(self.call_id, outgoing=True)
+
     def deliver(self, event: ResponseData | ResponseReceived | SedmadError) -> None:
+        """Take what arrived for this call, or the error that ends it.
+
+        Raises:
+            ProtocolViolation: more waits here than anybody may send.
+        """
+        if isinstance(event, ResponseData):
+            _check_waiting(self._receive)
         self._send.send_nowait(event)
 
     async def send(
         self, payload: Buffer, offset: int, *, end: bool = False, payload_digest: bytes = b""
     ) -> None:
-        """Send a chunk of at most 1 MiB when the other side has room for it."""
-        await self.channel.wait_to_send(self.call_id, len(payload), self.method, outgoing=True)
-        self.channel.send_request(
-            self.call_id, payload, offset=offset, end=end, payload_digest=payload_digest
-        )
+        """Send a chunk of at most 1 MiB when the other side has room for it; drop it if the call has ended.
+
+        The payload stays as it is until the call has ended.
+        """
+        view = flat(payload)
+        await self.channel.wait_to_send(self, len(view), outgoing=True)
+        self.channel.send_request(self.call_id, view, offset=offset, end=end, payload_digest=payload_digest)
 
     async def send_all(self, payload: Buffer, offset: int) -> None:
-        """Send the rest of a payload from `offset` on, and end it."""
-        view = memoryview(payload)
-        while offset < len(view):
+        """Send the rest of a payload from `offset` on, and end it; stop early if the call has ended."""
+        view = flat(payload)
+        while offset < len(view) and self.is_open:
             stop = min(offset + PAYLOAD_BYTES_MAX, len(view))
             await self.send(view[offset:stop], offset, end=stop == len(view))
             offset = stop
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
-        return self._chunks()
+        return self
 
-    async def _chunks(self) -> AsyncIterator[Chunk]:
-        """Yield chunks until the response is there.
+    async def __anext__(self) -> Chunk:
+        """Return the next chunk until the response is there.
 
         Raises:
             SedmadError: what the other side answered with, or SessionLost.
         """
-        while True:
-            event = await self._receive.receive()
-            if isinstance(event, SedmadError):
-                raise event
-            if isinstance(event, ResponseReceived) and event.status is not None:
-                raise to_error(event.status)
-            if len(event.payload) or isinstance(event, ResponseData):
-                message = event.message if isinstance(event, ResponseData) else b""
-                yield Chunk(event.offset, event.payload, event.payload_digest, message)
-                self.channel.consume(self.call_id, len(event.payload), outgoing=True)
-            if isinstance(event, ResponseReceived):
-                self.response = event.message
-                return
+        self.channel.consume(self.call_id, self._unconsumed_bytes, outgoing=True)
+        self._unconsumed_bytes = 0
+        if self.response is not None:
+            raise StopAsyncIteration
+        event = await self._receive.receive()
+        if isinstance(event, SedmadError):
+            raise event
+        if isinstance(event, ResponseData):
+            self._unconsumed_bytes = len(event.payload)
+            return Chunk(event.offset, event.payload, event.payload_digest, event.message)
+        if event.status is not None:
+            error = to_error(event.status)
+            error.node = error.node or self.channel.remote_name
+            raise error
+        self.response = event.message
+        if not len(event.payload):
+            raise StopAsyncIteration
+        return Chunk(event.offset, event.payload, event.payload_digest)
 
     async def finish(self, into: memoryview | None = None) -> bytes:
-        """Wait for the response and return its message; its payload is written into `into`, which it must fill."""
-        expected_bytes = 0 if into is None else len(into)
+        """Wait for the response and return its message; its payload is written into `into`, which it must
+        fill.
+
+        Raises:
+            ProtocolViolation: the payload is longer, shorter, or out of order.
+            SedmadError: what the other side answered with, or SessionLost.
+        """
+        target = flat(b"" if into is None else into)
         received_bytes = 0
         async for chunk in self:
             stop = chunk.offset + len(chunk.payload)
-            if chunk.offset != received_bytes or stop > expected_bytes:
-                raise ProtocolViolation(
-                    f"{self.channel.remote_name} sent payload that nobody asked for",
-                    why=f"bytes {chunk.offset}-{stop}",
-                )
-            if into is not None:
-                into[chunk.offset : stop] = chunk.payload
+            if chunk.offset != received_bytes or stop > len(target):
+                raise self._violation("sent payload that nobody asked for", f"bytes {chunk.offset}-{stop}")
+            target[chunk.offset : stop] = chunk.payload
             received_bytes = stop
-        if received_bytes != expected_bytes:
-            raise ProtocolViolation(
-                f"{self.channel.remote_name} sent too little",
-                why=f"{received_bytes} of {expected_bytes} bytes",
-            )
+        if received_bytes != len(target):
+            raise self._violation("sent too little", f"{received_bytes} of {len(target)} bytes")
         assert self.response is not None
         return self.response
+
+    def _violation(self, what: str, why: str) -> ProtocolViolation:
+        name = self.channel.remote_name
+        return ProtocolViolation(f"{name} {what}", why=why, node=name)
 
 
 class IncomingCall:
     """A call of the other side, as its handler sees it.
 
     Attributes:
-        remote: peer id of the asker; "" on the control socket.
         deadline: trio's clock; the handler is cancelled there.
+        scope: around the handler.
+        forgotten: the other side was restarted: nobody waits for the answer, and the id may mean another call
+            by now.
     """
 
     def __init__(self, channel: Channel, call_id: int, method: str, deadline: float) -> None:
@@ -125,26 +155,30 @@ class IncomingCall:
         self.method = method
         self.deadline = deadline
         self.scope = trio.CancelScope(deadline=deadline)
-        # The other side was restarted: nobody waits for the answer.
         self.forgotten = False
-        self._send, self._receive = trio.open_memory_channel[RequestData](math.inf)
+        self._chunks = _RequestChunks(self)
 
     @property
     def remote(self) -> str:
+        """Peer id of the asker; "" on the control socket."""
         return self.channel.remote
 
-    def deliver(self, event: RequestData) -> None:
-        self._send.send_nowait(event)
+    @property
+    def is_open(self) -> bool:
+        """Whether the asker still waits for the answer."""
+        return not self.forgotten and self.channel.is_open(self.call_id, outgoing=False)
 
-    async def chunks(self) -> AsyncIterator[Chunk]:
-        """Yield the request's payload; each chunk's credit is returned when the next one is asked for."""
-        while True:
-            event = await self._receive.receive()
-            if len(event.payload):
-                yield Chunk(event.offset, event.payload, event.payload_digest)
-                self.channel.consume(self.call_id, len(event.payload), outgoing=False)
-            if event.end:
-                return
+    def deliver(self, event: RequestData) -> None:
+        """Take payload that arrived for this call.
+
+        Raises:
+            ProtocolViolation: more waits here than anybody may send.
+        """
+        self._chunks.deliver(event)
+
+    def chunks(self) -> AsyncIterator[Chunk]:
+        """Iterate over the request's payload; asking for the next chunk gives back the credit of the last."""
+        return self._chunks
 
     async def read_into(self, view: memoryview) -> None:
         """Fill `view` with the request's payload.
@@ -152,19 +186,16 @@ class IncomingCall:
         Raises:
             ProtocolViolation: the payload is longer, shorter, or out of order.
         """
+        target = flat(view)
         received_bytes = 0
         async for chunk in self.chunks():
             stop = chunk.offset + len(chunk.payload)
-            if chunk.offset != received_bytes or stop > len(view):
-                raise ProtocolViolation(
-                    "the payload does not fit the request", why=f"{stop} of {len(view)} bytes"
-                )
-            view[chunk.offset : stop] = chunk.payload
+            if chunk.offset != received_bytes or stop > len(target):
+                raise _misfit(stop, len(target))
+            target[chunk.offset : stop] = chunk.payload
             received_bytes = stop
-        if received_bytes != len(view):
-            raise ProtocolViolation(
-                "the payload does not fit the request", why=f"{received_bytes} of {len(view)} bytes"
-            )
+        if received_bytes != len(target):
+            raise _misfit(received_bytes, len(target))
 
     async def send(
         self,
@@ -174,23 +205,73 @@ class IncomingCall:
         offset: int = 0,
         payload_digest: bytes = b"",
     ) -> None:
-        """Send a message or a chunk of at most 1 MiB before the response."""
-        await self.channel.wait_to_send(self.call_id, len(payload), self.method, outgoing=False)
+        """Send a message or a chunk of at most 1 MiB before the response; drop it if nobody waits for it.
+
+        The payload stays as it is until the other side has it; the buffer is best not used again.
+        """
+        view = flat(payload)
         encoded = b"" if message is None else message.SerializeToString()
-        self.channel.send_response(
-            self.call_id, encoded, payload, offset=offset, payload_digest=payload_digest
-        )
+        await self.channel.wait_to_send(self, len(view), outgoing=False)
+        if self.is_open:
+            self.channel.send_response(
+                self.call_id, encoded, view, offset=offset, payload_digest=payload_digest
+            )
 
     async def respond(self, result: Any) -> None:
         """Send what a handler returned: a message, or a message and a payload of any length."""
         message, payload = result if isinstance(result, tuple) else (result, b"")
-        view = memoryview(payload).cast("B") if len(payload) else memoryview(b"")
+        encoded = message.SerializeToString()
+        view = flat(payload)
         offset = 0
-        while len(view) - offset > PAYLOAD_BYTES_MAX:
+        while len(view) - offset > PAYLOAD_BYTES_MAX and self.is_open:
             stop = offset + PAYLOAD_BYTES_MAX
             await self.send(payload=view[offset:stop], offset=offset)
             offset = stop
-        self.channel.respond(self.call_id, message.SerializeToString(), view[offset:], offset=offset)
+        await self.channel.wait_for_room(self.method)
+        if self.is_open:
+            self.channel.respond(self.call_id, encoded, view[offset:], offset=offset)
+
+
+class _RequestChunks:
+    """A request's payload as it arrives."""
+
+    def __init__(self, call: IncomingCall) -> None:
+        self._call = call
+        self._unconsumed_bytes = 0
+        self._ended = False
+        self._send, self._receive = trio.open_memory_channel[RequestData](math.inf)
+
+    def deliver(self, event: RequestData) -> None:
+        _check_waiting(self._receive)
+        self._send.send_nowait(event)
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        while True:
+            if not self._call.forgotten:
+                self._call.channel.consume(self._call.call_id, self._unconsumed_bytes, outgoing=False)
+            self._unconsumed_bytes = 0
+            if self._ended:
+                raise StopAsyncIteration
+            event = await self._receive.receive()
+            self._ended = event.end
+            self._unconsumed_bytes = len(event.payload)
+            if len(event.payload):
+                return Chunk(event.offset, event.payload, event.payload_digest)
+
+
+def _check_waiting(receive: trio.MemoryReceiveChannel[Any]) -> None:
+    """Credit bounds the payload that waits for whoever reads a call; this bounds the frames."""
+    if receive.statistics().current_buffer_used >= EVENTS_MAX:
+        raise ProtocolViolation("the peer sent more than may wait", why=f"{EVENTS_MAX} frames of one call")
+
+
+def _misfit(received_bytes: int, expected_bytes: int) -> ProtocolViolation:
+    return ProtocolViolation(
+        "the payload does not fit the request", why=f"{received_bytes} of {expected_bytes} bytes"
+    )
 
 
 def deadline_exceeded(method: str, remote_name: str) -> DeadlineExceeded:

@@ -1,20 +1,22 @@
 """Calls for coroutines, over whatever carries frames: a control socket, or a session with a peer.
 
-The channel knows no streams. Whoever drives it delivers the frames that arrive (`deliver`) and writes the frames that
-wait (`take`, `wait_for_frames`); `serve` runs the handlers of the other side's calls.
+The channel knows no streams. Whoever drives it delivers the frames that arrive (`deliver`) and writes the
+frames that wait (`take`, `wait_for_frames`); `serve` runs the handlers of the other side's calls.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
 import trio
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
-from sedmad.errors import LocalError, NotPermitted, ProtocolViolation, SedmadError, SessionLost
+from sedmad.errors import ProtocolViolation, SedmadError, SessionLost
 from sedmad.net.calls import IncomingCall, OutgoingCall, deadline_exceeded
+from sedmad.net.handlers import Handlers
 from sedmad.wire.calls import (
     CallCancelled,
     Calls,
@@ -25,8 +27,8 @@ from sedmad.wire.calls import (
     ResponseData,
     ResponseReceived,
 )
-from sedmad.wire.frame import PAYLOAD_BYTES_MAX, Buffer, Frame, Priority
-from sedmad.wire.methods import Method, MethodTable
+from sedmad.wire.frame import PAYLOAD_BYTES_MAX, Buffer, Frame, Priority, flat
+from sedmad.wire.methods import MethodTable
 from sedmad.wire.outbox import Outbox
 from sedmad.wire.priorities import priority_of
 from sedmad.wire.status import to_status
@@ -54,7 +56,6 @@ class Channel:
         remote_name: str = "the daemon",
         on_message: Callable[[str, bytes], None] | None = None,
     ) -> None:
-        self.methods = methods
         self.remote = remote
         self.remote_name = remote_name
         self.on_message = on_message
@@ -62,10 +63,10 @@ class Channel:
         self._outbox = Outbox()
         self._outgoing: dict[int, OutgoingCall] = {}
         self._incoming: dict[int, IncomingCall] = {}
-        self._nursery: trio.Nursery | None = None
         self._closed: SedmadError | None = None
         self._frames_waiting = trio.Event()
         self._senders = trio.lowlevel.ParkingLot()
+        self._handlers = Handlers(methods, remote, self._handled)
 
     @property
     def outgoing_count(self) -> int:
@@ -79,9 +80,7 @@ class Channel:
 
     async def serve(self) -> None:
         """Run handlers for the other side's calls until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            await trio.sleep_forever()
+        await self._handlers.serve()
 
     async def call(
         self,
@@ -98,14 +97,16 @@ class Channel:
             method: full name of a method of the contract.
             message: its request.
             deadline: trio's clock.
-            payload: of any length; goes out in chunks.
+            payload: of any length; goes out in chunks, and stays as it is until the call has ended and for as
+                long as a
+                session may have to send it again: do not write into it afterwards.
             into: where the response's payload belongs; it must fill it exactly.
 
         Raises:
             DeadlineExceeded: no answer by the deadline.
             SedmadError: what the other side answered with.
         """
-        view = memoryview(payload)
+        view = flat(payload)
         first, rest = view[:PAYLOAD_BYTES_MAX], len(view) > PAYLOAD_BYTES_MAX
         async with self.open_call(method, message, deadline=deadline, payload=first, end=not rest) as call:
             if rest:
@@ -116,30 +117,36 @@ class Channel:
     async def open_call(
         self, method: str, message: Message, *, deadline: float, payload: Buffer = b"", end: bool = True
     ) -> AsyncIterator[OutgoingCall]:
-        """Begin a call whose payload or response streams. Leaving before its response cancels it."""
-        if self._closed is not None:
-            raise self._closed
-        remaining_s = deadline - trio.current_time()
-        if remaining_s <= 0:
+        """Begin a call whose payload or response streams. Leaving before its response cancels it.
+
+        Raises:
+            DeadlineExceeded: the deadline passed inside.
+            SedmadError: the channel is closed.
+        """
+        if deadline <= trio.current_time():
             raise deadline_exceeded(method, self.remote_name)
-        call_id = self._calls.start(
-            method,
-            message.SerializeToString(),
-            remaining_ms=max(1, min(int(min(remaining_s, 1e9) * 1000), REMAINING_MS_MAX)),
-            payload=payload,
-            end=end,
-        )
-        call = self._outgoing[call_id] = OutgoingCall(self, call_id, method)
-        self._flush()
-        try:
-            with trio.CancelScope(deadline=deadline) as scope:
-                yield call
-            if scope.cancelled_caught:
-                raise deadline_exceeded(method, self.remote_name)
-        finally:
-            del self._outgoing[call_id]
-            self._calls.cancel(call_id)
+        with trio.CancelScope(deadline=deadline) as scope:
+            await self.wait_for_room(method)
+            if self._closed is not None:
+                raise copy.copy(self._closed)
+            remaining_ms = (deadline - trio.current_time()) * 1000
+            call_id = self._calls.start(
+                method,
+                message.SerializeToString(),
+                remaining_ms=int(max(1, min(remaining_ms, REMAINING_MS_MAX))),
+                payload=flat(payload),
+                end=end,
+            )
+            call = self._outgoing[call_id] = OutgoingCall(self, call_id, method)
             self._flush()
+            try:
+                yield call
+            finally:
+                del self._outgoing[call_id]
+                self._calls.cancel(call_id)
+                self._flush()
+        if scope.cancelled_caught:
+            raise deadline_exceeded(method, self.remote_name)
 
     def send_message(self, method: str, message: bytes) -> None:
         """Send a one-way message; it is lost where nothing carries it."""
@@ -150,22 +157,23 @@ class Channel:
     def close(self, error: SedmadError) -> None:
         """End every call: those that began here raise `error`, those of the other side are cancelled."""
         self._closed = error
-        for outgoing in self._outgoing.values():
-            outgoing.deliver(error)
-        for incoming in self._incoming.values():
-            incoming.scope.cancel()
-        self._outbox.clear()
-        self._senders.unpark_all()
+        self._end_calls(error)
 
     def forget_calls(self) -> None:
         """End every call because the other side has forgotten them; the channel goes on."""
-        error = SessionLost(f"{self.remote_name} was restarted in mid-call", node=self.remote_name)
-        self.close(error)
-        self._closed = None
-        self._calls = Calls()
+        self._end_calls(SessionLost(f"{self.remote_name} was restarted in mid-call", node=self.remote_name))
+
+    def _end_calls(self, error: SedmadError) -> None:
+        for outgoing in self._outgoing.values():
+            # Each task raises an error of its own: tracebacks grow on what is raised.
+            outgoing.deliver(copy.copy(error))
         for incoming in self._incoming.values():
             incoming.forgotten = True
+            incoming.scope.cancel()
         self._incoming = {}
+        self._calls.forget()
+        self._outbox.clear()
+        self._senders.unpark_all()
 
     # What the driver calls.
 
@@ -180,10 +188,11 @@ class Channel:
         return frame
 
     async def wait_for_frames(self) -> None:
-        """Wait until something is queued, or `wake` is called."""
+        """Wait until something is queued after `take` returned None, or `wake` is called."""
         await self._frames_waiting.wait()
 
     def wake(self) -> None:
+        """Let the writer look again: what it may send has changed."""
         self._frames_waiting.set()
 
     def deliver(self, frame: Frame) -> None:
@@ -197,6 +206,8 @@ class Channel:
             case ResponseData() | ResponseReceived():
                 if outgoing := self._outgoing.get(event.call_id):
                     outgoing.deliver(event)
+                # Whoever still sends payload for a call that has its answer can stop.
+                self._senders.unpark_all()
             case RequestReceived():
                 self._begin(event)
             case RequestData():
@@ -208,39 +219,64 @@ class Channel:
             case CreditReceived():
                 self._senders.unpark_all()
             case MessageReceived():
-                if self.on_message is not None:
-                    self.on_message(event.method, event.message)
+                self._take_message(event)
         self._flush()
+
+    def _take_message(self, event: MessageReceived) -> None:
+        if self.on_message is None:
+            return
+        try:
+            self.on_message(event.method, event.message)
+        except Exception:
+            # A bug behind one message is told to the log, and ends nothing else.
+            log.exception("message_failed", method=event.method[:100], remote=self.remote)
 
     # What calls call.
 
-    async def wait_to_send(self, call_id: int, payload_bytes: int, method: str, *, outgoing: bool) -> None:
-        """Wait until the call has credit for a chunk and the outbox has room for it."""
-        priority = priority_of(method)
+    def is_open(self, call_id: int, *, outgoing: bool) -> bool:
+        """Whether a call has not ended."""
+        return self._calls.is_open(call_id, outgoing=outgoing)
+
+    async def wait_for_room(self, method: str) -> None:
+        """Wait until the outbox has room for a frame of a method, or the channel is closed."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        while self._calls.is_open(call_id, outgoing=outgoing) and not (
+        priority = priority_of(method)
+        while self._closed is None and not self._outbox.has_room(priority):
+            await self._senders.park()
+
+    async def wait_to_send(
+        self, call: OutgoingCall | IncomingCall, payload_bytes: int, *, outgoing: bool
+    ) -> None:
+        """Wait until the call has credit and the outbox room for a chunk, or the call has ended."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        priority = priority_of(call.method)
+        while call.is_open and not (
             self._outbox.has_room(priority)
-            and self._calls.credit(call_id, outgoing=outgoing) >= payload_bytes
+            and self._calls.credit(call.call_id, outgoing=outgoing) >= payload_bytes
         ):
             await self._senders.park()
 
     def send_request(
         self, call_id: int, payload: Buffer, *, offset: int, end: bool, payload_digest: bytes
     ) -> None:
+        """Queue a further chunk of a call that began here."""
         self._calls.send_request(call_id, payload, offset=offset, end=end, payload_digest=payload_digest)
         self._flush()
 
     def send_response(
         self, call_id: int, message: bytes, payload: Buffer, *, offset: int, payload_digest: bytes
     ) -> None:
+        """Queue a message or a chunk on the way to the response."""
         self._calls.send_response(call_id, message, payload, offset=offset, payload_digest=payload_digest)
         self._flush()
 
     def respond(self, call_id: int, message: bytes, payload: Buffer, *, offset: int) -> None:
+        """Queue the response that ends a call of the other side."""
         self._calls.respond(call_id, message, payload, offset=offset)
         self._flush()
 
     def consume(self, call_id: int, consumed_bytes: int, *, outgoing: bool) -> None:
+        """Give credit back for what has been used up."""
         self._calls.consume(call_id, consumed_bytes, outgoing=outgoing)
         self._flush()
 
@@ -252,65 +288,19 @@ class Channel:
             self._frames_waiting.set()
 
     def _begin(self, event: RequestReceived) -> None:
-        if self._nursery is None:
-            raise LocalError("a call arrived before the channel was served")
+        if event.call_id in self._incoming:
+            raise ProtocolViolation("the peer used a call id twice", why=f"call {event.call_id}")
         remaining_s = event.remaining_ms / 1000 if event.remaining_ms else float("inf")
         call = IncomingCall(self, event.call_id, event.method, trio.current_time() + remaining_s)
         call.deliver(RequestData(event.call_id, 0, event.payload, event.payload_digest, event.end))
         self._incoming[event.call_id] = call
-        self._nursery.start_soon(self._handle, call, event.message)
+        self._handlers.begin(call, event.message)
 
-    async def _handle(self, call: IncomingCall, encoded: bytes) -> None:
-        error: SedmadError | None = None
-        try:
-            with call.scope:
-                error = await self._answer(call, encoded)
-            if call.scope.cancelled_caught:
-                error = deadline_exceeded(call.method, "this node")
-        finally:
-            if not call.forgotten:
-                self._incoming.pop(call.call_id, None)
-        if error is not None and not call.forgotten:
+    def _handled(self, call: IncomingCall, error: SedmadError | None) -> None:
+        """A handler has ended; it has responded itself where there is no error."""
+        if call.forgotten:
+            return
+        del self._incoming[call.call_id]
+        if error is not None:
             self._calls.respond(call.call_id, status=to_status(error))
             self._flush()
-
-    async def _answer(self, call: IncomingCall, encoded: bytes) -> SedmadError | None:
-        method = self.methods.get(call.method)
-        if method is None:
-            return NotPermitted(f"there is no method {call.method[:100]!r} here")
-        try:
-            request = _parse(method, encoded)
-            await call.respond(await method.handler(request, call))
-        except SedmadError as error:
-            return error
-        except ExceptionGroup as group:
-            if known := first_known(group):
-                return known
-            log.exception("handler_failed", method=call.method, remote=self.remote)
-            return LocalError(f"{call.method.rpartition('/')[2]} failed", why=str(group))
-        except Exception as error:
-            # The last resort: a bug in a handler is told to the asker and the log, and ends nothing else.
-            log.exception("handler_failed", method=call.method, remote=self.remote)
-            return LocalError(
-                f"{call.method.rpartition('/')[2]} failed", why=f"{type(error).__name__}: {error}"
-            )
-        return None
-
-
-def first_known(group: BaseExceptionGroup[BaseException]) -> SedmadError | None:
-    """Return the first typed error in a group, as tasks that ran side by side raise them; None where there is none."""
-    for error in group.exceptions:
-        if isinstance(error, SedmadError):
-            return error
-        if isinstance(error, BaseExceptionGroup) and (found := first_known(error)):
-            return found
-    return None
-
-
-def _parse(method: Method, encoded: bytes) -> Message:
-    request = method.request_class()
-    try:
-        request.ParseFromString(encoded)
-    except DecodeError as error:
-        raise ProtocolViolation("the request is malformed", why=str(error)) from error
-    return request

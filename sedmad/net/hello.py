@@ -1,20 +1,13 @@
-"""The first frame of a session's stream, from both sides: who I am, by which certificates, and where we were."""
+"""The first frame of a session's stream, from both sides: who I am, by which certificates, where we were."""
 
 from __future__ import annotations
 
 import trio
 from google.protobuf.message import DecodeError
 
-from sedmad.errors import ProtocolViolation, SedmadError
+from sedmad.errors import NodeUnreachable, ProtocolViolation, SedmadError
 from sedmad.net.stream import ByteStream
-from sedmad.wire.frame import (
-    HEADER_BYTES_MAX,
-    PAYLOAD_BYTES_MAX,
-    STRANGER_HEADER_BYTES_MAX,
-    Frame,
-    FrameDecoder,
-    encode,
-)
+from sedmad.wire.frame import STRANGER_HEADER_BYTES_MAX, Frame, FrameDecoder, encode
 from sedmad.wire.messages import FrameHeader, FrameKind, SessionHello
 from sedmad.wire.status import to_error, to_status
 
@@ -23,48 +16,56 @@ SESSION_PROTOCOL = "/sedma/session/1"
 HELLO_TIMEOUT_S = 5.0
 
 
-def stranger_decoder() -> FrameDecoder:
-    """Return a decoder that takes a hello and nothing larger."""
-    return FrameDecoder(STRANGER_HEADER_BYTES_MAX, 0)
-
-
-def trust(decoder: FrameDecoder) -> None:
-    """Let a decoder take whole frames: its peer is a member."""
-    decoder.header_bytes_max = HEADER_BYTES_MAX
-    decoder.payload_bytes_max = PAYLOAD_BYTES_MAX
-
-
 async def send_hello(stream: ByteStream, hello: SessionHello) -> None:
+    """Say hello.
+
+    Raises:
+        NodeUnreachable: the stream broke, or the other side does not read.
+    """
     header = FrameHeader(kind=FrameKind.FRAME_KIND_HELLO, message=hello.SerializeToString())
-    with trio.fail_after(HELLO_TIMEOUT_S):
+    with trio.move_on_after(HELLO_TIMEOUT_S) as limit:
         await stream.send_all(encode(Frame(header)))
+    if limit.cancelled_caught:
+        raise NodeUnreachable("the peer did not take the hello in time", node=stream.remote_peer_id)
 
 
 async def refuse(stream: ByteStream, error: SedmadError) -> None:
-    """Tell the other side why its stream is not wanted."""
+    """Tell the other side why its stream is not wanted.
+
+    Raises:
+        NodeUnreachable: the stream broke, or the other side does not read.
+    """
     await send_hello(stream, SessionHello(refusal=to_status(error)))
     await stream.close()
 
 
-async def receive_hello(stream: ByteStream, decoder: FrameDecoder) -> SessionHello:
-    """Return the other side's hello; frames behind it stay in the decoder.
+async def receive_hello(stream: ByteStream) -> SessionHello:
+    """Return the other side's hello. Not a byte behind it is read, whatever a stranger sends.
 
     Raises:
-        ProtocolViolation: something else came, or the stream ended.
+        FrameInvalid, ProtocolViolation: something else came, or the stream ended.
+        NodeUnreachable: the stream broke, or nothing came in time.
         SedmadError: the other side refused, and said why.
     """
-    with trio.fail_after(HELLO_TIMEOUT_S):
-        frames = decoder.receive_data(b"")
+    decoder = FrameDecoder(STRANGER_HEADER_BYTES_MAX, payload_bytes_max=0)
+    frames: list[Frame] = []
+    with trio.move_on_after(HELLO_TIMEOUT_S) as limit:
         while not frames:
-            data = await stream.receive_some(STRANGER_HEADER_BYTES_MAX)
+            data = await stream.receive_some(decoder.missing_bytes)
             if not data:
                 raise ProtocolViolation("the peer closed the stream before its hello")
             frames = decoder.receive_data(data)
-    if len(frames) > 1 or frames[0].header.kind != FrameKind.FRAME_KIND_HELLO:
+    if limit.cancelled_caught:
+        raise NodeUnreachable("the peer did not say hello in time", node=stream.remote_peer_id)
+    return _parse(frames[0].header)
+
+
+def _parse(header: FrameHeader) -> SessionHello:
+    if header.kind != FrameKind.FRAME_KIND_HELLO:
         raise ProtocolViolation("the peer did not begin with a hello")
     hello = SessionHello()
     try:
-        hello.ParseFromString(frames[0].header.message)
+        hello.ParseFromString(header.message)
     except DecodeError as error:
         raise ProtocolViolation("the peer's hello is malformed", why=str(error)) from error
     if hello.HasField("refusal"):

@@ -1,27 +1,33 @@
 """What two nodes share above connections: a session carries calls over one stream after another.
 
-A stream that breaks takes nothing with it: calls wait, frames that were not acknowledged go out again on the next
-stream. Whoever owns the session (sessions.py) opens and accepts streams and hands them to `carry`.
+A stream that breaks takes nothing with it: calls wait, frames that were not acknowledged go out again on the
+next stream. Whoever owns the session (sessions.py) opens and accepts streams and hands them to `carry`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
 import trio
 
-from sedmad.errors import SessionLost
+from sedmad.errors import FrameInvalid, NodeUnreachable, ProtocolViolation, SessionLost, first_known
 from sedmad.net.certificates import VerifiedCertificate
 from sedmad.net.channel import Channel
+from sedmad.net.hello import send_hello
 from sedmad.net.stream import ByteStream
-from sedmad.wire.frame import Frame, FrameDecoder, encode
+from sedmad.wire.frame import Buffer, Frame, FrameDecoder, Priority, encode
 from sedmad.wire.messages import SessionHello
 from sedmad.wire.resend import ResendWindow
+
+log = structlog.get_logger("sedmad.net")
 
 # Every session is probed once a second: silence this long means a connection that nobody holds any more.
 SILENCE_S = 15.0
 # The other side has stopped reading.
 WRITE_STALL_S = 10.0
+# Giving up a stream is a matter of a frame; it must not hold a session that ends.
+RESET_S = 2.0
 # Small frames are written together up to this, so that an answer and an acknowledgement cost one packet.
 COALESCE_BYTES = 32 << 10
 READ_BYTES = 256 << 10
@@ -34,7 +40,18 @@ class Session:
         peer_id: the other node.
         channel: the calls it carries.
         session_id: random, not 0.
-        on_link: called with True when a stream begins to carry the session, with False when none does any more.
+        on_link: called with True when a stream begins to carry the session, again when another takes its
+            place, and
+            with False when none carries it any more.
+
+    Attributes:
+        certificate: what the peer showed last.
+        window: numbers its frames.
+        stream: what carries it now; None if nothing does.
+        opened_here: whether this side opened that stream.
+        carried_since: since when, on trio's clock.
+        detached_at: since when no stream carries it; None while one does.
+        detached: set while no stream carries it.
     """
 
     def __init__(
@@ -51,93 +68,137 @@ class Session:
         self.detached_at: float | None = trio.current_time()
         self.detached = trio.Event()
         self.detached.set()
-        # Around the task that serves the channel.
-        self.serving = trio.CancelScope()
-        self._generation = 0
-        self._scope: trio.CancelScope | None = None
+        self._serving = trio.CancelScope()
+        # Around what the present stream does.
+        self._scope = trio.CancelScope()
 
     @property
     def is_attached(self) -> bool:
+        """Whether a stream carries it now."""
         return self.stream is not None
+
+    @property
+    def path(self) -> str:
+        """How bytes go now: direct, punched, webrtc, relayed; empty without a stream."""
+        return self.stream.path if self.stream else ""
+
+    async def serve(self) -> None:
+        """Run handlers for the peer's calls until the session is closed."""
+        with self._serving:
+            await self.channel.serve()
 
     def detach(self) -> None:
         """Give up the stream under way; the next one takes its place."""
-        if self._scope is not None:
-            self._scope.cancel()
+        self._scope.cancel()
 
     async def carry(
-        self, stream: ByteStream, hello: SessionHello, decoder: FrameDecoder, *, opened_here: bool
+        self,
+        stream: ByteStream,
+        hello: SessionHello,
+        *,
+        opened_here: bool,
+        answer: Callable[[], SessionHello] | None = None,
     ) -> None:
-        """Carry the session over a stream, hellos done, until it breaks or another takes its place.
+        """Carry the session over a stream until it breaks or another takes its place; the stream is reset
+        then.
+
+        It is attached before anything is awaited: between the peer's hello and this, nothing else may happen
+            to the session.
+
+        Args:
+            stream: what the hello arrived on.
+            hello: the peer's.
+            opened_here: whether this side opened the stream and has said its hello.
+            answer: where it did not, gives this side's hello, once the session is attached.
 
         Raises:
-            FrameInvalid, ProtocolViolation: the peer broke the format; the stream is reset.
+            FrameInvalid, ProtocolViolation: the peer broke the format.
         """
+        violation = None
+        try:
+            scope = self._attach(stream, hello, opened_here)
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write, stream, scope, answer() if answer else None)
+                    await self._read(stream, scope)
+        except* NodeUnreachable as group:
+            log.debug("stream_broken", peer=self.peer_id, why=str(first_known(group)))
+        except* (FrameInvalid, ProtocolViolation) as group:
+            violation = first_known(group)
+        finally:
+            if self.stream is stream:
+                self._release()
+            with trio.CancelScope(deadline=trio.current_time() + RESET_S, shield=True):
+                await stream.reset()
+        if violation is not None:
+            raise violation
+
+    def _attach(self, stream: ByteStream, hello: SessionHello, opened_here: bool) -> trio.CancelScope:
+        goes_on = self.window.attach(hello, opened_here=opened_here)
         self.detach()
-        self._generation += 1
-        generation = self._generation
-        if not self.window.attach(hello):
+        if not goes_on:
             self.channel.forget_calls()
         self.stream, self.opened_here = stream, opened_here
         self.carried_since, self.detached_at = trio.current_time(), None
-        self.detached = trio.Event()
-        try:
-            self._on_link(True)
-            with trio.CancelScope() as self._scope:
-                scope = self._scope
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write, stream, generation)
-                    try:
-                        await self._read(stream, decoder, generation)
-                    finally:
-                        scope.cancel()
-        finally:
-            if self._generation == generation:
-                self.stream, self._scope = None, None
-                self.detached_at = trio.current_time()
-                self.detached.set()
-                self._on_link(False)
-            with trio.CancelScope(shield=True):
-                await stream.reset()
+        if self.detached.is_set():
+            self.detached = trio.Event()
+        self._scope = trio.CancelScope()
+        self._on_link(True)
+        return self._scope
 
-    async def _read(self, stream: ByteStream, decoder: FrameDecoder, generation: int) -> None:
-        frames = decoder.receive_data(b"")
-        while self._generation == generation:
-            for frame in frames:
+    def _release(self) -> None:
+        self.stream = None
+        self.detached_at = trio.current_time()
+        self.detached.set()
+        self._on_link(False)
+
+    async def _read(self, stream: ByteStream, scope: trio.CancelScope) -> None:
+        decoder = FrameDecoder()
+        while True:
+            with trio.move_on_after(SILENCE_S):
+                data = b""
+                data = await stream.receive_some(READ_BYTES)
+            # What was read at the moment when another stream took over counts as lost; it comes again there.
+            if not data or scope.cancel_called:
+                scope.cancel()
+                return
+            for frame in decoder.receive_data(data):
                 if self.window.accept(frame, trio.current_time()):
                     self.channel.deliver(frame)
             # The writer has an acknowledgement to send, or room for more bulk.
             if self.window.next_timeout() is not None or self.channel.has_frames:
                 self.channel.wake()
-            with trio.move_on_after(SILENCE_S) as silence:
-                data = await stream.receive_some(READ_BYTES)
-            if silence.cancelled_caught or not data:
-                return
-            frames = decoder.receive_data(data)
 
-    async def _write(self, stream: ByteStream, generation: int) -> None:
-        while self._generation == generation:
-            frame = self._next_frame()
-            if frame is None:
+    async def _write(self, stream: ByteStream, scope: trio.CancelScope, answer: SessionHello | None) -> None:
+        if answer is not None:
+            await send_hello(stream, answer)
+        while True:
+            pieces = self._next_pieces()
+            if not pieces:
                 await self._wait()
                 continue
-            pieces = encode(frame)
-            size_bytes = frame.size_bytes
-            while size_bytes < COALESCE_BYTES and (frame := self._next_frame()) is not None:
-                pieces += encode(frame)
-                size_bytes += frame.size_bytes
             with trio.move_on_after(WRITE_STALL_S) as stall:
                 await stream.send_all(pieces)
             if stall.cancelled_caught:
-                self.detach()
+                scope.cancel()
                 return
 
+    def _next_pieces(self) -> list[Buffer]:
+        pieces: list[Buffer] = []
+        size_bytes = 0
+        while size_bytes < COALESCE_BYTES and (frame := self._next_frame()) is not None:
+            pieces += encode(frame)
+            size_bytes += frame.size_bytes
+        return pieces
+
     def _next_frame(self) -> Frame | None:
+        """Return what leaves next: probes, then what is sent again, then the rest as far as it may."""
         now = trio.current_time()
-        if (replayed := self.window.next_replay()) is not None:
-            return replayed
-        frame = self.channel.take(self.window.allowed())
-        if frame is not None:
+        if (frame := self.channel.take(Priority.PROBE)) is not None:
+            return self.window.stamp(frame, now)
+        if (frame := self.window.next_replay()) is not None:
+            return frame
+        if (frame := self.channel.take(self.window.allowed())) is not None:
             return self.window.stamp(frame, now)
         return self.window.acknowledgement(now)
 
@@ -149,5 +210,6 @@ class Session:
     def close(self) -> None:
         """End the session: the peer is gone, or this node stops."""
         self.detach()
+        self._serving.cancel()
         name = self.channel.remote_name
         self.channel.close(SessionLost(f"the session with {name} ended", node=name))

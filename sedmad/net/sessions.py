@@ -1,52 +1,59 @@
 """All sessions of a node: whom it dials, whom it lets in, and who is connected now.
 
-`keep` asks for a session with a peer; it is dialled again, with jittered back-off, for as long as it is kept. Either side
-may dial; when both do at once, the stream that the lower peer id opened stays.
+`keep` asks for a session with a peer; it is dialled again, with jittered back-off, for as long as it is kept.
+Either side may dial; when both do at once, the stream that the lower peer id opened stays.
+
+What a hello says is true when it is written. So between writing it and attaching on the answer nothing else
+may attach: the lower peer id refuses the other's stream meanwhile, the higher gives up its own.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
 from google.protobuf.message import Message
 
-from sedmad.errors import CertificateInvalid, NodeUnreachable, Overloaded, SedmadError
+from sedmad.errors import (
+    CertificateInvalid,
+    FrameInvalid,
+    NodeUnreachable,
+    Overloaded,
+    ProtocolViolation,
+    SedmadError,
+)
 from sedmad.net.certificates import VerifiedCertificate
 from sedmad.net.channel import Channel
-from sedmad.net.hello import SESSION_PROTOCOL, receive_hello, refuse, send_hello, stranger_decoder, trust
+from sedmad.net.hello import SESSION_PROTOCOL, receive_hello, refuse, send_hello
 from sedmad.net.host import PeerHost
+from sedmad.net.kept_peer import KeptPeer
 from sedmad.net.rate_limit import RateLimit
-from sedmad.net.session import Session
+from sedmad.net.session import RESET_S, Session
 from sedmad.net.stream import ByteStream
-from sedmad.wire.frame import Buffer, FrameDecoder
+from sedmad.wire.frame import Buffer
 from sedmad.wire.messages import CertificateChain, SessionHello
 from sedmad.wire.methods import MethodTable
 
+if TYPE_CHECKING:
+    # libp2p brings stubs that hide trio's own types, this one among them.
+    from trio_typing import TaskStatus
+
 log = structlog.get_logger("sedmad.net")
 
-# A full mesh is 32 nodes; members that come in beyond that are refused long before memory matters (60 kB each).
+# A full mesh is 32 nodes; members that come in beyond that are refused long before memory matters (60 kB
+# each).
 SESSIONS_MAX = 512
 # A session without a stream is remembered this long: a Wi-Fi change or a rebooted router takes less.
 RESUME_S = 30.0
 DIAL_TIMEOUT_S = 10.0
-BACKOFF_S_MIN = 0.25
-BACKOFF_S_MAX = 15.0
 # The higher peer id leaves the first word to the lower one, and speaks up if nothing came.
 YIELD_S = 0.5
 # While a stream of our own is this young, the other side's was opened at the same time.
 SIMULTANEOUS_S = 3.0
-
-
-@dataclass(slots=True)
-class _Kept:
-    addresses: tuple[str, ...]
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    changed: trio.Event = field(default_factory=trio.Event)
 
 
 class Sessions:
@@ -90,31 +97,37 @@ class Sessions:
         self._on_message = on_message
         self._on_clock = on_clock
         self._sessions: dict[str, Session] = {}
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, KeptPeer] = {}
+        # Around streams opened here whose hello has no answer yet.
+        self._opening: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._refusals = RateLimit(rate_per_s=1 / 60, burst=5)
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Accept, dial and keep sessions until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            self._host.serve(SESSION_PROTOCOL, self._accept)
-            task_status.started()
-            while True:
-                await trio.sleep(1.0)
-                self._forget_detached(trio.current_time())
+    async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Accept, dial and keep sessions until cancelled; every call ends with it."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._host.serve(SESSION_PROTOCOL, self._accept)
+                task_status.started()
+                while True:
+                    await trio.sleep(1.0)
+                    self._forget_detached(trio.current_time())
+        finally:
+            self._nursery = None
+            for session in list(self._sessions.values()):
+                self._end(session)
 
     def keep(self, peer_id: str, addresses: tuple[str, ...]) -> None:
         """Want a session with a peer at these addresses from now on."""
         kept = self._kept.get(peer_id)
         if kept is not None:
             if addresses and kept.addresses != addresses:
-                kept.addresses = addresses
-                kept.changed.set()
+                kept.move(addresses)
             return
         if peer_id == self._host.peer_id or len(self._kept) >= SESSIONS_MAX or self._nursery is None:
             return
-        kept = self._kept[peer_id] = _Kept(addresses)
+        kept = self._kept[peer_id] = KeptPeer(addresses, self._new_session_id())
         self._nursery.start_soon(self._keep_connected, peer_id, kept)
 
     def release(self, peer_id: str) -> None:
@@ -133,6 +146,7 @@ class Sessions:
         return session if session and session.is_attached else None
 
     def certificate(self, peer_id: str) -> VerifiedCertificate | None:
+        """Return what a peer showed last, while its session is remembered."""
         session = self._sessions.get(peer_id)
         return session.certificate if session else None
 
@@ -167,112 +181,139 @@ class Sessions:
             method, message, deadline=deadline, payload=payload, into=into
         )
 
-    async def _keep_connected(self, peer_id: str, kept: _Kept) -> None:
-        attempts = 0
+    async def _keep_connected(self, peer_id: str, kept: KeptPeer) -> None:
         with kept.scope:
-            if peer_id < self._host.peer_id and self._sessions.get(peer_id) is None:
+            if self._yields_to(peer_id) and self._sessions.get(peer_id) is None:
                 await trio.sleep(YIELD_S * self._rng.uniform(0.0, 0.4))
             while True:
-                session = self._sessions.get(peer_id)
-                if session is not None and session.is_attached:
-                    attempts = 0
+                began = trio.current_time()
+                session = self.attached(peer_id)
+                if session is not None:
                     await session.detached.wait()
-                    if peer_id < self._host.peer_id:
+                    if self._yields_to(peer_id):
                         await trio.sleep(YIELD_S)
-                    continue
-                kept.changed = trio.Event()
-                try:
-                    await self._open(peer_id, kept.addresses)
-                    continue
-                except (SedmadError, trio.TooSlowError) as error:
-                    log.debug(
-                        "dial_failed", peer=peer_id, attempts=attempts, error=str(error).splitlines()[:2]
-                    )
-                attempts += 1
-                delay_s = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2 ** min(attempts, 10)) * self._rng.uniform(
-                    0.5, 1.0
-                )
-                with trio.move_on_after(delay_s):
-                    await kept.changed.wait()
+                else:
+                    await self._try_open(peer_id, kept)
+                await kept.back_off(trio.current_time() - began, self._rng)
 
-    async def _open(self, peer_id: str, addresses: tuple[str, ...]) -> None:
-        await self._host.connect(peer_id, list(addresses), timeout_s=DIAL_TIMEOUT_S)
+    def _yields_to(self, peer_id: str) -> bool:
+        return peer_id < self._host.peer_id
+
+    async def _try_open(self, peer_id: str, kept: KeptPeer) -> None:
+        try:
+            await self._open(peer_id, kept)
+        except SedmadError as error:
+            log.debug("dial_failed", peer=peer_id, why=str(error))
+        except Exception:
+            # A bug behind one peer must not end the sessions with all others.
+            log.exception("dial_failed", peer=peer_id)
+
+    async def _open(self, peer_id: str, kept: KeptPeer) -> None:
+        await self._host.connect(peer_id, list(kept.addresses), timeout_s=DIAL_TIMEOUT_S)
         stream = await self._host.open_stream(peer_id, SESSION_PROTOCOL, timeout_s=DIAL_TIMEOUT_S)
         try:
-            session = self._sessions.get(peer_id)
-            # A session object is only made once the peer has shown its certificates.
-            session_id = session.window.session_id if session else self._new_session_id()
-            await send_hello(stream, self._hello(session, session_id))
-            decoder = stranger_decoder()
-            hello = await receive_hello(stream, decoder)
+            hello = await self._greet(stream, peer_id, kept)
+            if hello is None:
+                return
+            # From here to the end of attaching nothing is awaited.
             certificate = self._verify(hello.chain, peer_id)
-        except BaseException:
-            with trio.CancelScope(shield=True):
+            session = self._sessions.get(peer_id)
+            if session is None:
+                session = self._new_session(peer_id, kept.session_id, certificate)
+            await self._carry(session, stream, hello, certificate, opened_here=True)
+        finally:
+            with trio.CancelScope(deadline=trio.current_time() + RESET_S, shield=True):
                 await stream.reset()
-            raise
-        trust(decoder)
-        session = self._sessions.get(peer_id) or self._new_session(peer_id, session_id, certificate)
-        if session.window.session_id != session_id:
-            # The peer's own stream made the session meanwhile, under another id than this hello told.
-            await stream.reset()
-            return
-        await self._carry(session, stream, hello, decoder, certificate, opened_here=True)
+
+    async def _greet(self, stream: ByteStream, peer_id: str, kept: KeptPeer) -> SessionHello | None:
+        """Exchange hellos on a stream opened here. None: another stream has made this one superfluous."""
+        if self.attached(peer_id):
+            return None
+        session = self._sessions.get(peer_id)
+        told = self._hello(session, kept.session_id)
+        hello = None
+        opening = self._opening[peer_id] = trio.CancelScope()
+        try:
+            with opening:
+                await send_hello(stream, told)
+                hello = await receive_hello(stream)
+        finally:
+            if self._opening.get(peer_id) is opening:
+                del self._opening[peer_id]
+        if opening.cancel_called or self._sessions.get(peer_id) is not session:
+            return None
+        return hello
 
     async def _accept(self, stream: ByteStream, peer_id: str, remote_address: str) -> None:
-        decoder = stranger_decoder()
         try:
-            hello = await receive_hello(stream, decoder)
+            hello = await receive_hello(stream)
             certificate = self._verify(hello.chain, peer_id)
-            session = self._sessions.get(peer_id)
-            if session is not None and self._is_ours(session, peer_id):
-                await refuse(
-                    stream, Overloaded("a stream of this session was opened from here at the same time")
-                )
-                return
-            if session is None:
-                session = self._new_session(peer_id, self._new_session_id(), certificate)
-            await send_hello(stream, self._hello(session, session.window.session_id))
-        except (SedmadError, trio.TooSlowError) as error:
+        except SedmadError as error:
             if self._refusals.allow(trio.current_time()):
                 log.warning("stranger_refused", peer=peer_id, address=remote_address, why=str(error))
-            if isinstance(error, CertificateInvalid | Overloaded):
+            if isinstance(error, CertificateInvalid):
                 await refuse(stream, error)
+                return
+            raise
+        # From here to the end of attaching nothing is awaited but refusals.
+        try:
+            self._check_wanted(peer_id)
+            session = self._sessions.get(peer_id) or self._new_session(
+                peer_id, self._id_for(peer_id), certificate
+            )
+        except Overloaded as error:
+            await refuse(stream, error)
             return
-        trust(decoder)
-        await self._carry(session, stream, hello, decoder, certificate, opened_here=False)
+        if opening := self._opening.pop(peer_id, None):
+            opening.cancel()
+        await self._carry(session, stream, hello, certificate, opened_here=False)
 
-    def _is_ours(self, session: Session, peer_id: str) -> bool:
-        """Whether a stream that we opened a moment ago stands against one that the peer opened."""
-        return (
-            self._host.peer_id < peer_id
-            and session.is_attached
+    def _check_wanted(self, peer_id: str) -> None:
+        """Refuse a stream that the peer opened where one that we open, or opened a moment ago, stands against
+        it."""
+        session = self.attached(peer_id)
+        own = peer_id in self._opening or (
+            session is not None
             and session.opened_here
             and trio.current_time() - session.carried_since < SIMULTANEOUS_S
         )
+        if own and not self._yields_to(peer_id):
+            raise Overloaded("a stream was opened from here at the same time")
 
     async def _carry(
         self,
         session: Session,
         stream: ByteStream,
         hello: SessionHello,
-        decoder: FrameDecoder,
         certificate: VerifiedCertificate,
         *,
         opened_here: bool,
     ) -> None:
         session.certificate = certificate
         self._on_clock(session.peer_id, hello.wall_time_s - self._wall_time())
-        await session.carry(stream, hello, decoder, opened_here=opened_here)
+        answer = None if opened_here else partial(self._hello, session, 0)
+        try:
+            await session.carry(stream, hello, opened_here=opened_here, answer=answer)
+        except (FrameInvalid, ProtocolViolation) as error:
+            # Nobody knows what else a peer got wrong that broke the rules once: nothing of it is kept.
+            log.warning("session_ended", peer=session.peer_id, why=str(error))
+            self._end(session)
+            raise
 
     def _hello(self, session: Session | None, session_id: int) -> SessionHello:
+        """Return what this side says now; `session_id` is for a session that there is not yet."""
         return SessionHello(
             chain=self._chain,
-            session_id=session_id,
+            session_id=session.window.session_id if session else session_id,
             peer_session_id=session.window.peer_session_id if session else 0,
             received_sequence=session.window.received_sequence if session else 0,
             wall_time_s=self._wall_time(),
             software_version=self._software_version,
         )
+
+    def _id_for(self, peer_id: str) -> int:
+        kept = self._kept.get(peer_id)
+        return kept.session_id if kept else self._new_session_id()
 
     def _new_session_id(self) -> int:
         return self._rng.randrange(1, 1 << 64)
@@ -280,22 +321,25 @@ class Sessions:
     def _new_session(self, peer_id: str, session_id: int, certificate: VerifiedCertificate) -> Session:
         if len(self._sessions) >= SESSIONS_MAX:
             raise Overloaded("this node has too many sessions", why=f"at most {SESSIONS_MAX}")
-        assert self._nursery is not None
+        if self._nursery is None:
+            raise NodeUnreachable("this node is stopping")
         channel = Channel(
             self._methods, peer_id, certificate.name or peer_id, partial(self._on_message, peer_id)
         )
         session = Session(peer_id, channel, session_id, partial(self._on_link, peer_id))
         self._sessions[peer_id] = session
-        self._nursery.start_soon(self._serve, session)
+        self._nursery.start_soon(session.serve)
         return session
 
-    async def _serve(self, session: Session) -> None:
-        with session.serving:
-            await session.channel.serve()
+    def _end(self, session: Session) -> None:
+        session.close()
+        if self._sessions.get(session.peer_id) is session:
+            del self._sessions[session.peer_id]
+            # The next session is another one: what is under way for this one must not find it.
+            if kept := self._kept.get(session.peer_id):
+                kept.session_id = self._new_session_id()
 
     def _forget_detached(self, now: float) -> None:
-        for peer_id, session in list(self._sessions.items()):
+        for session in list(self._sessions.values()):
             if session.detached_at is not None and now - session.detached_at > RESUME_S:
-                session.close()
-                session.serving.cancel()
-                del self._sessions[peer_id]
+                self._end(session)

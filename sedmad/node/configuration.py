@@ -114,7 +114,9 @@ def _value(key: str, value: object, origin: str) -> object:
     if not isinstance(value, str):
         raise ConfigurationInvalid(f"{key!r} in {origin} must be text", hint=f'For example {key} = "2GiB".')
     if key == "log_level" and value not in ("debug", "info", "warning", "error"):
-        raise ConfigurationInvalid(f"log_level {value!r} in {origin} is unknown", hint="debug, info, warning or error.")
+        raise ConfigurationInvalid(
+            f"log_level {value!r} in {origin} is unknown", hint="debug, info, warning or error."
+        )
     return value
 
 

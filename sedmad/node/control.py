@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -12,6 +13,10 @@ from sedmad.errors import FrameInvalid, HomeInUse, ProtocolViolation, SessionLos
 from sedmad.net.channel import Channel
 from sedmad.wire.frame import FrameDecoder, encode
 from sedmad.wire.methods import MethodTable
+
+if TYPE_CHECKING:
+    # libp2p brings stubs that hide trio's own types, this one among them.
+    from trio_typing import TaskStatus
 
 log = structlog.get_logger("sedmad.control")
 
@@ -24,13 +29,13 @@ WRITE_STALL_S = 30.0
 
 
 async def serve_control(
-    path: Path, methods: MethodTable, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    path: Path, methods: MethodTable, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serve clients on the socket at `path`, mode 0600, until cancelled.
 
     The caller holds the home's lock, so a socket file that is there already is a leftover.
     """
-    path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)  # noqa: ASYNC240 - one system call
     listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
     umask = os.umask(0o177)
     try:
@@ -44,11 +49,13 @@ async def serve_control(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                trio.serve_listeners, lambda stream: _serve_client(stream, methods, limit), [trio.SocketListener(listener)]
+                trio.serve_listeners,
+                lambda stream: _serve_client(stream, methods, limit),
+                [trio.SocketListener(listener)],
             )
             task_status.started()
     finally:
-        path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 - one system call
 
 
 async def _serve_client(stream: trio.SocketStream, methods: MethodTable, limit: trio.CapacityLimiter) -> None:
@@ -88,6 +95,6 @@ async def _write(stream: trio.SocketStream, channel: Channel) -> None:
             size_bytes += frame.size_bytes
         with trio.move_on_after(WRITE_STALL_S) as stall:
             for piece in pieces if size_bytes > COALESCE_BYTES else [b"".join(pieces)]:
-                await stream.send_all(piece)
+                await stream.send_all(memoryview(piece))
         if stall.cancelled_caught:
             raise trio.BrokenResourceError("the client does not read its answers")

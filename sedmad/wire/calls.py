@@ -1,109 +1,68 @@
 """Many calls over one connection: who asked what, who may send how much, what has ended.
 
-Sans-IO, and the same on both sides of a control socket and of a session: `receive` takes a frame and returns events,
-the verbs (`start`, `send_request`, `send_response`, `respond`, `cancel`, `consume`) queue frames that `collect` gives
-to the driver. Ids chosen here and ids chosen by the other side never meet: kinds of frames tell them apart.
+Sans-IO, and the same on both sides of a control socket and of a session: `receive` takes a frame and returns
+an event, the verbs (`start`, `send_request`, `send_response`, `respond`, `cancel`, `consume`) queue frames
+that `collect` gives to the driver. Ids chosen here and ids chosen by the other side never meet: kinds of
+frames tell them apart.
 
-Rule 1: a side sends at most CREDIT_BYTES of payload per call and direction that the other has not consumed, so nobody
-buffers more than CALLS_MAX * CREDIT_BYTES, and in practice one panel per call.
-Rule 2: after RESPONSE or CANCEL the call is forgotten; frames for forgotten calls are dropped in silence, because the
-two sides end a call at different moments.
+Rule 1: per call and direction a side sends at most CREDIT_BYTES of payload that the other has not consumed,
+so nobody buffers more than CALLS_MAX * CREDIT_BYTES, and in practice one panel per call. Messages on the way
+cost
+no credit: whoever queues events bounds their number (EVENTS_MAX).
+Rule 2: after RESPONSE or CANCEL the call is forgotten; frames for forgotten calls are dropped in silence,
+because the two sides end a call at different moments.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sedmad.errors import Overloaded, ProtocolViolation
-from sedmad.wire.frame import Buffer, Frame, Priority
+from sedmad.errors import LocalError, Overloaded, ProtocolViolation
+from sedmad.wire.events import (
+    CallCancelled,
+    CreditReceived,
+    Event,
+    MessageReceived,
+    RequestData,
+    RequestReceived,
+    ResponseData,
+    ResponseReceived,
+)
+from sedmad.wire.frame import MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Buffer, Frame, Priority
 from sedmad.wire.messages import FrameHeader, FrameKind, Status
 from sedmad.wire.priorities import priority_of
 from sedmad.wire.status import to_status
 
-# A whole panel (8 MiB at most) is sent without waiting; bulk over 40 ms at 80 MB/s keeps its pipe full with less.
+__all__ = [
+    "CALLS_MAX",
+    "CREDIT_BYTES",
+    "EVENTS_MAX",
+    "CallCancelled",
+    "Calls",
+    "CreditReceived",
+    "Event",
+    "MessageReceived",
+    "RequestData",
+    "RequestReceived",
+    "ResponseData",
+    "ResponseReceived",
+]
+
+# A whole panel (8 MiB at most) is sent without waiting; bulk over 40 ms at 80 MB/s needs less.
 CREDIT_BYTES = 8 << 20
 # Joined products keep a busy peer below ten; a put of 256 partitions holds two transfers per node at once.
 CALLS_MAX = 256
 # Credit is returned in steps of at least this, so that small chunks do not cost a frame each.
 CREDIT_STEP_BYTES = CREDIT_BYTES // 4
+# Frames that wait for whoever reads a call: credit at 2 KiB a chunk, hours of progress reports.
+EVENTS_MAX = CREDIT_BYTES // 2048
 
 
-@dataclass(frozen=True, slots=True)
-class RequestReceived:
-    """The other side asks; more payload may follow as RequestData unless `end`."""
-
-    call_id: int
-    method: str
-    message: bytes
-    remaining_ms: int
-    payload: Buffer
-    payload_digest: bytes
-    end: bool
-    traceparent: str
-
-
-@dataclass(frozen=True, slots=True)
-class RequestData:
-    call_id: int
-    offset: int
-    payload: Buffer
-    payload_digest: bytes
-    end: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseData:
-    call_id: int
-    message: bytes
-    offset: int
-    payload: Buffer
-    payload_digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseReceived:
-    """The call has ended, with success where `status` is None."""
-
-    call_id: int
-    message: bytes
-    offset: int
-    payload: Buffer
-    payload_digest: bytes
-    status: Status | None
-
-
-@dataclass(frozen=True, slots=True)
-class CallCancelled:
-    """The other side no longer wants the answer to a call that it began."""
-
-    call_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class CreditReceived:
-    """More payload may be sent: `outgoing` tells whether the call is one that began here."""
-
-    call_id: int
-    outgoing: bool
-
-
-@dataclass(frozen=True, slots=True)
-class MessageReceived:
-    """A one-way message."""
-
-    method: str
-    message: bytes
-
-
-Event = (
-    RequestReceived
-    | RequestData
-    | ResponseData
-    | ResponseReceived
-    | CallCancelled
-    | CreditReceived
-    | MessageReceived
-)
+def _check_bounds(message: bytes, payload: Buffer) -> None:
+    if len(message) > MESSAGE_BYTES_MAX:
+        raise LocalError(f"a message of {len(message)} bytes is too long", why=f"at most {MESSAGE_BYTES_MAX}")
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise LocalError(f"a chunk of {len(payload)} bytes is too long", why=f"at most {PAYLOAD_BYTES_MAX}")
 
 
 @dataclass(slots=True)
@@ -122,7 +81,8 @@ class Calls:
     """One side of a connection.
 
     Args:
-        calls_max: calls that the other side may have running here at once; one more is answered with OVERLOADED.
+        calls_max: calls that the other side may have running here at once; one more is answered with
+            OVERLOADED.
     """
 
     calls_max: int = CALLS_MAX
@@ -133,6 +93,7 @@ class Calls:
 
     @property
     def outgoing_count(self) -> int:
+        """Calls that began here and have not ended."""
         return len(self._outgoing)
 
     def start(
@@ -145,7 +106,12 @@ class Calls:
         end: bool = True,
         traceparent: str = "",
     ) -> int:
-        """Begin a call and return its id. The payload, at most one chunk, goes with the request."""
+        """Begin a call and return its id. The payload, at most one chunk, goes with the request.
+
+        Raises:
+            LocalError: the message or the payload is longer than a frame may be; so do the other verbs.
+        """
+        _check_bounds(message, payload)
         call_id = self._next_call_id
         self._next_call_id += 1
         priority = priority_of(method)
@@ -167,12 +133,17 @@ class Calls:
         return direction.may_send_bytes if direction else 0
 
     def is_open(self, call_id: int, *, outgoing: bool) -> bool:
+        """Whether a call has not ended."""
         return call_id in (self._outgoing if outgoing else self._incoming)
 
     def send_request(
         self, call_id: int, payload: Buffer, *, offset: int, end: bool = False, payload_digest: bytes = b""
     ) -> None:
-        """Send a further chunk of a call that began here; the caller has seen to the credit."""
+        """Send a further chunk of a call that began here; the caller has seen to the credit.
+
+        Nothing happens where the call has ended, here and in the other verbs.
+        """
+        _check_bounds(b"", payload)
         direction = self._outgoing.get(call_id)
         if direction is None:
             return
@@ -204,6 +175,7 @@ class Calls:
         payload_digest: bytes = b"",
     ) -> None:
         """Send a message or a chunk on the way to the response; the caller has seen to the credit."""
+        _check_bounds(message, payload)
         direction = self._incoming.get(call_id)
         if direction is None:
             return
@@ -227,7 +199,8 @@ class Calls:
         offset: int = 0,
         status: Status | None = None,
     ) -> None:
-        """End a call of the other side. A last chunk may go with it."""
+        """End a call of the other side. A last chunk may go with it, whatever the credit."""
+        _check_bounds(message, payload)
         direction = self._incoming.pop(call_id, None)
         if direction is None:
             return
@@ -238,6 +211,7 @@ class Calls:
 
     def send_message(self, method: str, message: bytes) -> None:
         """Send a one-way message."""
+        _check_bounds(message, b"")
         self._frames.append(
             Frame(FrameHeader(kind=FrameKind.FRAME_KIND_MESSAGE, method=method, message=message))
         )
@@ -256,6 +230,12 @@ class Calls:
             Frame(FrameHeader(kind=kind, call_id=call_id, credit_bytes=direction.consumed_bytes))
         )
         direction.consumed_bytes = 0
+
+    def forget(self) -> None:
+        """Drop every call without a word: the other side knows of none. Ids go on; none is used twice."""
+        self._outgoing.clear()
+        self._incoming.clear()
+        self._frames.clear()
 
     def collect(self) -> list[Frame]:
         """Return the frames to send, in order, and forget them."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 def matrix_digest(
     data_type: int, rows: int, columns: int, partition_rows: int, partition_digests: Iterable[bytes]
 ) -> bytes:
-    """Return SHA-256 over the type, shape and partition height (four little-endian uint64) and the partitions' digests.
+    """Return SHA-256 over type, shape, partition height (little-endian uint64) and the partitions' digests.
 
     Args:
         data_type: a DataType of the contract.

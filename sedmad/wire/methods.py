@@ -1,8 +1,8 @@
-"""The services of the contract as tables: which methods there are, what they take, and which handler serves them.
+"""The services of the contract as tables: which methods there are, what they take, which handler serves them.
 
 table = MethodTable()
-table.add("MatrixService", matrix_service)      # an object with put_matrix, get_matrix, ...
-table[b"sedma.v1.MatrixService/PutMatrix"]
+table.add("MatrixService", matrix_service)  # an object with put_matrix, get_matrix, ...
+table.get("sedma.v1.MatrixService/PutMatrix")
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Method:
 
 
 class MethodTable:
-    """Methods by full name; each handler is the attribute of the service object with the method's name in snake case."""
+    """Methods by full name; a handler is the attribute of its service object named like it, in snake case."""
 
     def __init__(self) -> None:
         self._methods: dict[str, Method] = {}
@@ -70,6 +70,7 @@ class MethodTable:
             )
 
     def get(self, name: str) -> Method | None:
+        """Return the method of a full name, or None where it is not served here."""
         return self._methods.get(name)
 
 

@@ -12,10 +12,15 @@ from sedmad.wire.frame import Frame, Priority
 # A frame's cost beside its payload: the header as built, its objects.
 FRAME_OVERHEAD_BYTES = 256
 
-
-# Beyond these the sender waits. Probes are small and must never wait, so the bound is one that only a peer that stopped
-# reading can reach. A product's panel is 8 MiB; two may queue. Bulk needs only what keeps the writer busy.
-QUEUED_BYTES_MAX = {Priority.PROBE: 4 << 20, Priority.PRODUCT: 16 << 20, Priority.BULK: 2 << 20}
+# Beyond these the sender waits. Probes are small and must never wait, so the bound is one that only a peer
+# that stopped reading can reach. Credit is bounded by the payload that it is given for. A product's panel is
+# 8 MiB; two may queue. Bulk needs only what keeps the writer busy.
+QUEUED_BYTES_MAX = {
+    Priority.PROBE: 4 << 20,
+    Priority.CREDIT: 4 << 20,
+    Priority.PRODUCT: 16 << 20,
+    Priority.BULK: 2 << 20,
+}
 
 
 class Outbox:
@@ -26,6 +31,7 @@ class Outbox:
         self._queued_bytes = dict.fromkeys(Priority, 0)
 
     def put(self, frame: Frame) -> None:
+        """Queue a frame, and note in it what it costs."""
         frame.size_bytes = len(frame.payload) + len(frame.header.message) + FRAME_OVERHEAD_BYTES
         self._queues[frame.priority].append(frame)
         self._queued_bytes[frame.priority] += frame.size_bytes
@@ -44,6 +50,7 @@ class Outbox:
         return None
 
     def clear(self) -> None:
+        """Forget every frame."""
         for priority, queue in self._queues.items():
             queue.clear()
             self._queued_bytes[priority] = 0

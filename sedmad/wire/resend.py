@@ -1,8 +1,13 @@
 """A session above connections: frames are numbered, acknowledged, and sent again over the next connection.
 
-Sans-IO. While both sides remember each other (`session_id`s in the hello), every numbered frame arrives once and in
-order, however many connections that takes. When one side has forgotten, both begin anew and the calls under way fail
-with SessionLost; what they asked is asked again above, where requests have ids of their own.
+Sans-IO. While both sides remember each other, every numbered frame arrives once and in order, however many
+connections that takes. When one side has forgotten, both begin anew and the calls under way fail with
+SessionLost; what they asked is asked again above, where requests have ids of their own.
+
+How both sides always agree, although any hello may be lost or late: the side that opened a connection says
+its hello first; the other decides by it (`attach`) and only then answers. Where it begins anew it takes a new
+session id, so the answer's id alone tells the opener what was decided, and a pair of ids never stands for two
+different numberings.
 """
 
 from __future__ import annotations
@@ -21,12 +26,15 @@ UNACKNOWLEDGED_FRAMES_MAX = 8192
 # Acknowledgements ride on frames that are sent anyway; alone they go after this many bytes or this long.
 ACKNOWLEDGE_BYTES = 128 << 10
 ACKNOWLEDGE_AFTER_S = 0.02
+SESSION_ID_MAX = 2**64 - 1
 
 
 @dataclass(slots=True)
 class _Sent:
     frame: Frame
-    sent_at: float
+    # None once it was sent again: nobody knows then which of the two an acknowledgement means (Karn's
+    # algorithm).
+    sent_at: float | None
 
 
 class ResendWindow:
@@ -34,6 +42,14 @@ class ResendWindow:
 
     Args:
         session_id: random and not 0, new for every object.
+
+    Attributes:
+        session_id: this side's; changes where this side begins anew.
+        peer_session_id: the other side's as last seen; 0 if never.
+        received_sequence: every frame up to this one has arrived here.
+        window: paces bulk over the present connection.
+        sent_bytes: payload written for the first time.
+        resent_bytes: payload written again.
     """
 
     def __init__(self, session_id: int) -> None:
@@ -51,63 +67,75 @@ class ResendWindow:
         self._untold_bytes = 0
         self._tell_at: float | None = None
 
-    def allowed(self) -> Priority | None:
+    def allowed(self) -> Priority:
         """Return the last priority that may be sent now; probes always may, as they are not kept."""
         if (
-            self._unacknowledged_bytes >= UNACKNOWLEDGED_BYTES_MAX
+            self._replay
+            or self._unacknowledged_bytes >= UNACKNOWLEDGED_BYTES_MAX
             or len(self._sent) >= UNACKNOWLEDGED_FRAMES_MAX
         ):
             return Priority.PROBE
         return Priority.BULK if self.window.allows(self._unacknowledged_bulk_bytes) else Priority.PRODUCT
 
-    def attach(self, hello: SessionHello) -> bool:
-        """Begin to use a new connection after the hellos.
+    def attach(self, hello: SessionHello, *, opened_here: bool) -> bool:
+        """Begin to use a new connection on the other side's hello.
+
+        The side that did not open the connection attaches before it writes its own hello. The side that
+        opened it attaches on the answer, and only where it has not attached to another connection since its
+        hello.
 
         Returns:
-            False where the other side has forgotten what it knew of this session: both begin anew, and every call under
-            way is lost. True where it goes on, or begins for the first time.
+            False where one side has forgotten what it knew of this session: both begin anew, and every call
+                under way is lost. True where it goes on, or begins for the first time.
 
         Raises:
-            ProtocolViolation: the other side acknowledges what was never sent.
+            ProtocolViolation: the other side acknowledges what was never sent. Nothing has changed.
         """
-        first = self.peer_session_id == 0
-        # 0: the other side sent its hello before, and never had our answer; it has received nothing.
-        remembered = hello.session_id == self.peer_session_id and hello.peer_session_id in (
-            0,
-            self.session_id,
-        )
-        self.peer_session_id = hello.session_id
-        if not (first or remembered):
-            self._begin_anew()
-            return False
-        if hello.peer_session_id == self.session_id:
+        known = self.peer_session_id in (0, hello.session_id)
+        remembered = hello.peer_session_id == self.session_id
+        # Whoever answered went on or took a new id. Whoever opened may have missed our last answer: then it
+        # will begin at the first frame, which is where we still are unless something has gone to and fro.
+        goes_on = known and (opened_here or remembered or self.peer_session_id == 0 or self._is_untouched)
+        if goes_on and remembered:
             self._acknowledge(hello.received_sequence, None)
+        elif not goes_on:
+            self._begin_anew()
+            if not opened_here:
+                self.session_id = self.session_id % SESSION_ID_MAX + 1
+        self.peer_session_id = hello.session_id
+        for sent in self._sent:
+            sent.sent_at = None
         self._replay = deque(self._sent)
         self._untold_bytes = 0
         self._tell_at = None
-        return True
+        # The connection may go another way than the last.
+        self.window = BulkWindow()
+        return goes_on
+
+    @property
+    def _is_untouched(self) -> bool:
+        return self.received_sequence == 0 and self._acknowledged_up_to() == 0
 
     def _begin_anew(self) -> None:
         self.received_sequence = 0
         self._next_sequence = 1
         self._sent.clear()
-        self._replay.clear()
         self._unacknowledged_bytes = self._unacknowledged_bulk_bytes = 0
-        self._untold_bytes = 0
-        self._tell_at = None
 
     def next_replay(self) -> Frame | None:
-        """Return the next frame to send again after `attach`, before anything new."""
+        """Return the next frame to send again after `attach`, before anything new but probes."""
         while self._replay:
-            sent = self._replay.popleft()
-            if sent.frame.header.sequence > self._acknowledged_up_to():
-                self.resent_bytes += len(sent.frame.payload)
-                return self._stamp_acknowledgement(sent.frame)
+            frame = self._replay.popleft().frame
+            if frame.header.sequence > self._acknowledged_up_to():
+                self.resent_bytes += len(frame.payload)
+                return self._stamp_acknowledgement(frame)
         return None
 
     def stamp(self, frame: Frame, now: float) -> Frame:
-        """Number a frame that is about to be written, and keep it until it is acknowledged. One-way messages are not
-        numbered: a probe of yesterday is of no use."""
+        """Number a frame that is about to be written, and keep it until it is acknowledged.
+
+        One-way messages are not numbered: a probe of yesterday is of no use.
+        """
         if frame.header.kind != FrameKind.FRAME_KIND_MESSAGE:
             frame.header.sequence = self._next_sequence
             self._next_sequence += 1
@@ -119,7 +147,8 @@ class ResendWindow:
         return self._stamp_acknowledgement(frame)
 
     def accept(self, frame: Frame, now: float) -> bool:
-        """Take note of a frame that arrived. Return whether it is news: False for a repeated one and a bare ACK.
+        """Take note of a frame that arrived. Return whether it is news: False for a repeated one and a bare
+        ACK.
 
         Raises:
             ProtocolViolation: frames are missing, or the other side acknowledges what was never sent.
@@ -130,20 +159,20 @@ class ResendWindow:
             return False
         if header.kind == FrameKind.FRAME_KIND_MESSAGE:
             return True
-        if header.sequence <= self.received_sequence:
-            return False
-        if header.sequence != self.received_sequence + 1:
+        if not 1 <= header.sequence <= self.received_sequence + 1:
             raise ProtocolViolation(
                 "the peer left out frames",
                 why=f"expected {self.received_sequence + 1}, got {header.sequence}",
             )
-        self.received_sequence = header.sequence
-        self._untold_bytes += len(frame.payload) + 1
+        news = header.sequence > self.received_sequence
+        if news:
+            self.received_sequence = header.sequence
+            self._untold_bytes += frame.size_bytes
         if self._untold_bytes >= ACKNOWLEDGE_BYTES:
             self._tell_at = now
         elif self._tell_at is None:
             self._tell_at = now + ACKNOWLEDGE_AFTER_S
-        return True
+        return news
 
     def next_timeout(self) -> float | None:
         """Return when `acknowledgement` has something to say, or None."""
@@ -170,7 +199,13 @@ class ResendWindow:
         while self._sent and self._sent[0].frame.header.sequence <= sequence:
             sent = self._sent.popleft()
             self._unacknowledged_bytes -= sent.frame.size_bytes
-            if sent.frame.priority is Priority.BULK:
-                self._unacknowledged_bulk_bytes -= sent.frame.size_bytes
-                if now is not None:
-                    self.window.acknowledged(sent.frame.size_bytes, now - sent.sent_at, now)
+            if sent.frame.priority is not Priority.BULK:
+                continue
+            if now is not None and sent.sent_at is not None:
+                self.window.acknowledged(
+                    sent.frame.size_bytes,
+                    now - sent.sent_at,
+                    now,
+                    under_way_bytes=self._unacknowledged_bulk_bytes,
+                )
+            self._unacknowledged_bulk_bytes -= sent.frame.size_bytes

@@ -7,6 +7,9 @@ from sedmad.wire.messages import Status
 
 # A why may hold a table of nodes; a peer must not make us keep a novel.
 TEXT_CHARACTERS_MAX = 4096
+# Peer ids have about 60 characters, names of matrices at most 128 bytes.
+NAME_CHARACTERS_MAX = 256
+RETRY_AFTER_MS_MAX = 2**32 - 1
 
 
 def to_status(error: SedmadError) -> Status:
@@ -14,13 +17,18 @@ def to_status(error: SedmadError) -> Status:
     return Status(
         code=error.code,
         reason=error.reason,
-        message=error.what[:TEXT_CHARACTERS_MAX],
-        why=error.why[:TEXT_CHARACTERS_MAX],
-        hint=error.hint[:TEXT_CHARACTERS_MAX],
-        node=error.node[:256],
-        matrix=error.matrix[:256],
-        retry_after_ms=0 if error.retry_after_s is None else min(int(error.retry_after_s * 1000), 2**32 - 1),
+        message=_text(error.what, TEXT_CHARACTERS_MAX),
+        why=_text(error.why, TEXT_CHARACTERS_MAX),
+        hint=_text(error.hint, TEXT_CHARACTERS_MAX),
+        node=_text(error.node, NAME_CHARACTERS_MAX),
+        matrix=_text(error.matrix, NAME_CHARACTERS_MAX),
+        retry_after_ms=int(min(max(0.0, (error.retry_after_s or 0.0) * 1000), RETRY_AFTER_MS_MAX)),
     )
+
+
+def _text(text: str, characters_max: int) -> str:
+    """Return what fits of a text; a file name's undecodable bytes, which no message can carry, become `?`."""
+    return text[:characters_max].encode("utf-8", "replace").decode()
 
 
 def to_error(status: Status) -> SedmadError:

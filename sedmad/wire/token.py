@@ -8,7 +8,7 @@ import zlib
 
 from google.protobuf.message import DecodeError
 
-from sedmad.errors import TokenInvalid
+from sedmad.errors import LocalError, TokenInvalid
 from sedmad.wire.messages import InvitationToken
 
 PREFIX = "sedmad1"
@@ -17,9 +17,21 @@ TOKEN_CHARACTERS_MAX = 4096
 
 
 def encode_token(token: InvitationToken) -> str:
-    """Return the token as one word that survives chat programs, terminals and shells."""
+    """Return the token as one word that survives chat programs, terminals and shells.
+
+    Raises:
+        LocalError: the token has too many addresses for one word.
+    """
     data = token.SerializeToString()
-    checked = zlib.crc32(data).to_bytes(4, "little") + data
+    text = _to_text(zlib.crc32(data).to_bytes(4, "little") + data)
+    if len(text) > TOKEN_CHARACTERS_MAX:
+        raise LocalError(
+            f"a token of {len(text)} characters is too long", why=f"at most {TOKEN_CHARACTERS_MAX}"
+        )
+    return text
+
+
+def _to_text(checked: bytes) -> str:
     return PREFIX + base64.b32encode(checked).decode().rstrip("=").lower()
 
 
@@ -38,7 +50,9 @@ def decode_token(text: str) -> InvitationToken:
     except (binascii.Error, ValueError) as error:
         raise TokenInvalid("the invitation token is damaged", why=str(error)) from error
     data = checked[4:]
-    if len(checked) < 4 or zlib.crc32(data).to_bytes(4, "little") != checked[:4]:
+    # The last character has bits to spare, which nobody may play with: one token, one text.
+    whole = zlib.crc32(data).to_bytes(4, "little") == checked[:4] and _to_text(checked) == text.lower()
+    if not whole:
         raise TokenInvalid("the invitation token is damaged", why="its checksum does not fit; was it cut?")
     token = InvitationToken()
     try:

@@ -80,7 +80,7 @@ class FrameHeader(_message.Message):
 
     A call begins with REQUEST and ends with RESPONSE. Between them the caller may send REQUEST_DATA and the callee
     RESPONSE_DATA, both under credit: a side sends at most 8 MiB of payload that the other has not yet consumed
-    (the first REQUEST included), and RESPONSE is always allowed. Call ids are chosen by the caller, rise, and
+    (the first REQUEST included), in chunks of 2 KiB or more but the last, and RESPONSE is always allowed. Call ids are chosen by the caller, rise, and
     are never used again on a connection or session. Flag 1 (END) closes the caller's direction.
     """
 

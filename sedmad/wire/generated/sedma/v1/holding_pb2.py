@@ -23,37 +23,32 @@ _sym_db = _symbol_database.Default()
 
 
 from sedmad.wire.generated.sedma.v1 import manifest_pb2 as sedma_dot_v1_dot_manifest__pb2
+from sedmad.wire.generated.sedma.v1 import membership_pb2 as sedma_dot_v1_dot_membership__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16sedma/v1/holding.proto\x12\x08sedma.v1\x1a\x17sedma/v1/manifest.proto\"R\n\x14ReserveCopiesRequest\x12\x0e\n\x06put_id\x18\x01 \x01(\x0c\x12\x16\n\x0eresident_bytes\x18\x02 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x04\"\x17\n\x15ReserveCopiesResponse\"\x91\x01\n\x0fHoldCopyRequest\x12\x0e\n\x06put_id\x18\x01 \x01(\x0c\x12\x17\n\x0fpartition_index\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12 \n\x04kind\x18\x05 \x01(\x0e\x32\x12.sedma.v1.CopyKind\x12\x0f\n\x07sources\x18\x06 \x03(\t\"\x12\n\x10HoldCopyResponse\"#\n\x11ReleasePutRequest\x12\x0e\n\x06put_id\x18\x01 \x01(\x0c\"\x14\n\x12ReleasePutResponse\"\x1f\n\rGetPutRequest\x12\x0e\n\x06put_id\x18\x01 \x01(\x0c\"3\n\x0eGetPutResponse\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.sedma.v1.PutState\"7\n\x15\x46\x65tchPartitionRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x18\n\x16\x46\x65tchPartitionResponse*n\n\x08PutState\x12\x19\n\x15PUT_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11PUT_STATE_RUNNING\x10\x01\x12\x17\n\x13PUT_STATE_COMMITTED\x10\x02\x12\x17\n\x13PUT_STATE_ABANDONED\x10\x03\x32\x82\x03\n\x0eHoldingService\x12P\n\rReserveCopies\x12\x1e.sedma.v1.ReserveCopiesRequest\x1a\x1f.sedma.v1.ReserveCopiesResponse\x12\x41\n\x08HoldCopy\x12\x19.sedma.v1.HoldCopyRequest\x1a\x1a.sedma.v1.HoldCopyResponse\x12G\n\nReleasePut\x12\x1b.sedma.v1.ReleasePutRequest\x1a\x1c.sedma.v1.ReleasePutResponse\x12;\n\x06GetPut\x12\x17.sedma.v1.GetPutRequest\x1a\x18.sedma.v1.GetPutResponse\x12U\n\x0e\x46\x65tchPartition\x12\x1f.sedma.v1.FetchPartitionRequest\x1a .sedma.v1.FetchPartitionResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16sedma/v1/holding.proto\x12\x08sedma.v1\x1a\x17sedma/v1/manifest.proto\x1a\x19sedma/v1/membership.proto\"\x98\x01\n\x14ReserveCopiesRequest\x12\x0e\n\x06put_id\x18\x01 \x01(\x0c\x12\x16\n\x0eresident_bytes\x18\x02 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x0f\n\x07\x63olumns\x18\x05 \x01(\x04\x12%\n\tdata_type\x18\x06 \x01(\x0e\x32\x12.sedma.v1.DataType\"\x17\n\x15ReserveCopiesResponse\"}\n\x0fHoldCopyRequest\x12\x0e\n\x06put_id\x18\x01 \x01(\x0c\x12\x17\n\x0fpartition_index\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12 \n\x04kind\x18\x04 \x01(\x0e\x32\x12.sedma.v1.CopyKind\x12\x0f\n\x07sources\x18\x05 \x03(\t\"\x12\n\x10HoldCopyResponse\"#\n\x11ReleasePutRequest\x12\x0e\n\x06put_id\x18\x01 \x01(\x0c\"\x14\n\x12ReleasePutResponse\"7\n\x15\x46\x65tchPartitionRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x18\n\x16\x46\x65tchPartitionResponse2\xc5\x02\n\x0eHoldingService\x12P\n\rReserveCopies\x12\x1e.sedma.v1.ReserveCopiesRequest\x1a\x1f.sedma.v1.ReserveCopiesResponse\x12\x41\n\x08HoldCopy\x12\x19.sedma.v1.HoldCopyRequest\x1a\x1a.sedma.v1.HoldCopyResponse\x12G\n\nReleasePut\x12\x1b.sedma.v1.ReleasePutRequest\x1a\x1c.sedma.v1.ReleasePutResponse\x12U\n\x0e\x46\x65tchPartition\x12\x1f.sedma.v1.FetchPartitionRequest\x1a .sedma.v1.FetchPartitionResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sedma.v1.holding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PUTSTATE']._serialized_start=566
-  _globals['_PUTSTATE']._serialized_end=676
-  _globals['_RESERVECOPIESREQUEST']._serialized_start=61
-  _globals['_RESERVECOPIESREQUEST']._serialized_end=143
-  _globals['_RESERVECOPIESRESPONSE']._serialized_start=145
-  _globals['_RESERVECOPIESRESPONSE']._serialized_end=168
-  _globals['_HOLDCOPYREQUEST']._serialized_start=171
-  _globals['_HOLDCOPYREQUEST']._serialized_end=316
-  _globals['_HOLDCOPYRESPONSE']._serialized_start=318
-  _globals['_HOLDCOPYRESPONSE']._serialized_end=336
-  _globals['_RELEASEPUTREQUEST']._serialized_start=338
-  _globals['_RELEASEPUTREQUEST']._serialized_end=373
-  _globals['_RELEASEPUTRESPONSE']._serialized_start=375
-  _globals['_RELEASEPUTRESPONSE']._serialized_end=395
-  _globals['_GETPUTREQUEST']._serialized_start=397
-  _globals['_GETPUTREQUEST']._serialized_end=428
-  _globals['_GETPUTRESPONSE']._serialized_start=430
-  _globals['_GETPUTRESPONSE']._serialized_end=481
-  _globals['_FETCHPARTITIONREQUEST']._serialized_start=483
-  _globals['_FETCHPARTITIONREQUEST']._serialized_end=538
-  _globals['_FETCHPARTITIONRESPONSE']._serialized_start=540
-  _globals['_FETCHPARTITIONRESPONSE']._serialized_end=564
-  _globals['_HOLDINGSERVICE']._serialized_start=679
-  _globals['_HOLDINGSERVICE']._serialized_end=1065
+  _globals['_RESERVECOPIESREQUEST']._serialized_start=89
+  _globals['_RESERVECOPIESREQUEST']._serialized_end=241
+  _globals['_RESERVECOPIESRESPONSE']._serialized_start=243
+  _globals['_RESERVECOPIESRESPONSE']._serialized_end=266
+  _globals['_HOLDCOPYREQUEST']._serialized_start=268
+  _globals['_HOLDCOPYREQUEST']._serialized_end=393
+  _globals['_HOLDCOPYRESPONSE']._serialized_start=395
+  _globals['_HOLDCOPYRESPONSE']._serialized_end=413
+  _globals['_RELEASEPUTREQUEST']._serialized_start=415
+  _globals['_RELEASEPUTREQUEST']._serialized_end=450
+  _globals['_RELEASEPUTRESPONSE']._serialized_start=452
+  _globals['_RELEASEPUTRESPONSE']._serialized_end=472
+  _globals['_FETCHPARTITIONREQUEST']._serialized_start=474
+  _globals['_FETCHPARTITIONREQUEST']._serialized_end=529
+  _globals['_FETCHPARTITIONRESPONSE']._serialized_start=531
+  _globals['_FETCHPARTITIONRESPONSE']._serialized_end=555
+  _globals['_HOLDINGSERVICE']._serialized_start=558
+  _globals['_HOLDINGSERVICE']._serialized_end=883
 # @@protoc_insertion_point(module_scope)

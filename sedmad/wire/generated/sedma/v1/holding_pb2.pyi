@@ -7,8 +7,8 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from sedmad.wire.generated.sedma.v1 import manifest_pb2 as _manifest_pb2
+from sedmad.wire.generated.sedma.v1 import membership_pb2 as _membership_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,25 +20,6 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _PutState:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _PutStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PutState.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    PUT_STATE_UNSPECIFIED: _PutState.ValueType  # 0
-    PUT_STATE_RUNNING: _PutState.ValueType  # 1
-    PUT_STATE_COMMITTED: _PutState.ValueType  # 2
-    PUT_STATE_ABANDONED: _PutState.ValueType  # 3
-
-class PutState(_PutState, metaclass=_PutStateEnumTypeWrapper): ...
-
-PUT_STATE_UNSPECIFIED: PutState.ValueType  # 0
-PUT_STATE_RUNNING: PutState.ValueType  # 1
-PUT_STATE_COMMITTED: PutState.ValueType  # 2
-PUT_STATE_ABANDONED: PutState.ValueType  # 3
-Global___PutState: _TypeAlias = PutState  # noqa: Y015
-
 @_typing.final
 class ReserveCopiesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -46,19 +27,29 @@ class ReserveCopiesRequest(_message.Message):
     PUT_ID_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     DISK_BYTES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    DATA_TYPE_FIELD_NUMBER: _builtins.int
     put_id: _builtins.bytes
+    """16 random bytes, chosen by the owner."""
     resident_bytes: _builtins.int
     disk_bytes: _builtins.int
+    rows: _builtins.int
+    columns: _builtins.int
+    data_type: _membership_pb2.DataType.ValueType
     def __init__(
         self,
         *,
         put_id: _builtins.bytes = ...,
         resident_bytes: _builtins.int = ...,
         disk_bytes: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
+        data_type: _membership_pb2.DataType.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "put_id", b"put_id", "resident_bytes", b"resident_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "data_type", b"data_type", "disk_bytes", b"disk_bytes", "put_id", b"put_id", "resident_bytes", b"resident_bytes", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -86,13 +77,11 @@ class HoldCopyRequest(_message.Message):
     PUT_ID_FIELD_NUMBER: _builtins.int
     PARTITION_INDEX_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
-    SIZE_BYTES_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     put_id: _builtins.bytes
     partition_index: _builtins.int
     digest: _builtins.bytes
-    size_bytes: _builtins.int
     kind: _manifest_pb2.CopyKind.ValueType
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -104,13 +93,12 @@ class HoldCopyRequest(_message.Message):
         put_id: _builtins.bytes = ...,
         partition_index: _builtins.int = ...,
         digest: _builtins.bytes = ...,
-        size_bytes: _builtins.int = ...,
         kind: _manifest_pb2.CopyKind.ValueType = ...,
         sources: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kind", b"kind", "partition_index", b"partition_index", "put_id", b"put_id", "size_bytes", b"size_bytes", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kind", b"kind", "partition_index", b"partition_index", "put_id", b"put_id", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,44 +152,6 @@ class ReleasePutResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleasePutResponse: _TypeAlias = ReleasePutResponse  # noqa: Y015
-
-@_typing.final
-class GetPutRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PUT_ID_FIELD_NUMBER: _builtins.int
-    put_id: _builtins.bytes
-    def __init__(
-        self,
-        *,
-        put_id: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["put_id", b"put_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetPutRequest: _TypeAlias = GetPutRequest  # noqa: Y015
-
-@_typing.final
-class GetPutResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    STATE_FIELD_NUMBER: _builtins.int
-    state: Global___PutState.ValueType
-    def __init__(
-        self,
-        *,
-        state: Global___PutState.ValueType = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetPutResponse: _TypeAlias = GetPutResponse  # noqa: Y015
 
 @_typing.final
 class FetchPartitionRequest(_message.Message):

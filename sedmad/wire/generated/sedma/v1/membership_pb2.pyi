@@ -81,8 +81,10 @@ class MembershipMessage(_message.Message):
     PROBE_FIELD_NUMBER: _builtins.int
     PROBE_ANSWER_FIELD_NUMBER: _builtins.int
     INDIRECT_PROBE_FIELD_NUMBER: _builtins.int
-    INDIRECT_PROBE_ANSWER_FIELD_NUMBER: _builtins.int
-    BUCKET_DIGESTS_FIELD_NUMBER: _builtins.int
+    INDIRECT_ANSWER_FIELD_NUMBER: _builtins.int
+    GOSSIP_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    INVENTORY_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     RUMOURS_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -92,12 +94,16 @@ class MembershipMessage(_message.Message):
     @_builtins.property
     def indirect_probe(self) -> Global___IndirectProbe: ...
     @_builtins.property
-    def indirect_probe_answer(self) -> Global___IndirectProbeAnswer: ...
+    def indirect_answer(self) -> Global___IndirectAnswer: ...
     @_builtins.property
-    def bucket_digests(self) -> Global___BucketDigests: ...
+    def gossip(self) -> Global___Gossip: ...
+    @_builtins.property
+    def digests(self) -> Global___Digests: ...
+    @_builtins.property
+    def inventory(self) -> Global___Inventory: ...
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedRecord]:
-        """Told along with whatever is sent anyway."""
+        """News told along with a probe, its answer, or a gossip."""
 
     @_builtins.property
     def rumours(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rumour]: ...
@@ -107,16 +113,18 @@ class MembershipMessage(_message.Message):
         probe: Global___Probe | None = ...,
         probe_answer: Global___ProbeAnswer | None = ...,
         indirect_probe: Global___IndirectProbe | None = ...,
-        indirect_probe_answer: Global___IndirectProbeAnswer | None = ...,
-        bucket_digests: Global___BucketDigests | None = ...,
+        indirect_answer: Global___IndirectAnswer | None = ...,
+        gossip: Global___Gossip | None = ...,
+        digests: Global___Digests | None = ...,
+        inventory: Global___Inventory | None = ...,
         records: _abc.Iterable[Global___SignedRecord] | None = ...,
         rumours: _abc.Iterable[Global___Rumour] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bucket_digests", b"bucket_digests", "indirect_probe", b"indirect_probe", "indirect_probe_answer", b"indirect_probe_answer", "kind", b"kind", "probe", b"probe", "probe_answer", b"probe_answer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "gossip", b"gossip", "indirect_answer", b"indirect_answer", "indirect_probe", b"indirect_probe", "inventory", b"inventory", "kind", b"kind", "probe", b"probe", "probe_answer", b"probe_answer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_digests", b"bucket_digests", "indirect_probe", b"indirect_probe", "indirect_probe_answer", b"indirect_probe_answer", "kind", b"kind", "probe", b"probe", "probe_answer", b"probe_answer", "records", b"records", "rumours", b"rumours"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "gossip", b"gossip", "indirect_answer", b"indirect_answer", "indirect_probe", b"indirect_probe", "inventory", b"inventory", "kind", b"kind", "probe", b"probe", "probe_answer", b"probe_answer", "records", b"records", "rumours", b"rumours"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["probe", "probe_answer", "indirect_probe", "indirect_probe_answer", "bucket_digests"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["probe", "probe_answer", "indirect_probe", "indirect_answer", "gossip", "digests", "inventory"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -124,24 +132,28 @@ Global___MembershipMessage: _TypeAlias = MembershipMessage  # noqa: Y015
 
 @_typing.final
 class Probe(_message.Message):
+    """Are you there?"""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROBE_ID_FIELD_NUMBER: _builtins.int
-    LAST_RTT_US_FIELD_NUMBER: _builtins.int
+    RTT_S_FIELD_NUMBER: _builtins.int
     probe_id: _builtins.int
-    last_rtt_us: _builtins.int
-    """What the prober measured last; 0 if never."""
+    rtt_s: _builtins.float
+    """What the prober measured last."""
     def __init__(
         self,
         *,
         probe_id: _builtins.int = ...,
-        last_rtt_us: _builtins.int = ...,
+        rtt_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rtt_s", b"_rtt_s", "rtt_s", b"rtt_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_rtt_us", b"last_rtt_us", "probe_id", b"probe_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rtt_s", b"_rtt_s", "probe_id", b"probe_id", "rtt_s", b"rtt_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__rtt_s: _TypeAlias = _typing.Literal["rtt_s"]  # noqa: Y015
+    _WhichOneofArgType__rtt_s: _TypeAlias = _typing.Literal["_rtt_s", b"_rtt_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rtt_s) -> _WhichOneofReturnType__rtt_s | None: ...
 
 Global___Probe: _TypeAlias = Probe  # noqa: Y015
 
@@ -166,7 +178,7 @@ Global___ProbeAnswer: _TypeAlias = ProbeAnswer  # noqa: Y015
 
 @_typing.final
 class IndirectProbe(_message.Message):
-    """Please probe `target` for me."""
+    """Please probe `target` for me: it does not answer me."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -189,54 +201,110 @@ class IndirectProbe(_message.Message):
 Global___IndirectProbe: _TypeAlias = IndirectProbe  # noqa: Y015
 
 @_typing.final
-class IndirectProbeAnswer(_message.Message):
+class IndirectAnswer(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROBE_ID_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
-    ALIVE_FIELD_NUMBER: _builtins.int
+    REACHED_FIELD_NUMBER: _builtins.int
     probe_id: _builtins.int
     target: _builtins.str
-    alive: _builtins.bool
+    reached: _builtins.bool
     def __init__(
         self,
         *,
         probe_id: _builtins.int = ...,
         target: _builtins.str = ...,
-        alive: _builtins.bool = ...,
+        reached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "probe_id", b"probe_id", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["probe_id", b"probe_id", "reached", b"reached", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___IndirectProbeAnswer: _TypeAlias = IndirectProbeAnswer  # noqa: Y015
+Global___IndirectAnswer: _TypeAlias = IndirectAnswer  # noqa: Y015
 
 @_typing.final
-class BucketDigests(_message.Message):
-    """Digests of everything known, by bucket: what differs is told."""
-
+class Gossip(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    DIGESTS_FIELD_NUMBER: _builtins.int
-    REPLY_FIELD_NUMBER: _builtins.int
-    reply: _builtins.bool
+    WANTED_FIELD_NUMBER: _builtins.int
+    REPAIR_FIELD_NUMBER: _builtins.int
+    repair: _builtins.bool
+    """The records were asked for; their claims are not told on."""
     @_builtins.property
-    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def wanted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Keys of an inventory whose records the sender would like to have."""
+
     def __init__(
         self,
         *,
-        digests: _abc.Iterable[_builtins.int] | None = ...,
-        reply: _builtins.bool = ...,
+        wanted: _abc.Iterable[_builtins.int] | None = ...,
+        repair: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "reply", b"reply"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["repair", b"repair", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___BucketDigests: _TypeAlias = BucketDigests  # noqa: Y015
+Global___Gossip: _TypeAlias = Gossip  # noqa: Y015
+
+@_typing.final
+class Digests(_message.Message):
+    """One digest per bucket over all that the sender knows; their number is a power of two."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Digests: _TypeAlias = Digests  # noqa: Y015
+
+@_typing.final
+class Inventory(_message.Message):
+    """All that the sender has in some buckets: keys[i] has stamps[i]."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKET_COUNT_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    STAMPS_FIELD_NUMBER: _builtins.int
+    bucket_count: _builtins.int
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def stamps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        bucket_count: _builtins.int = ...,
+        buckets: _abc.Iterable[_builtins.int] | None = ...,
+        keys: _abc.Iterable[_builtins.int] | None = ...,
+        stamps: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_count", b"bucket_count", "buckets", b"buckets", "keys", b"keys", "stamps", b"stamps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Inventory: _TypeAlias = Inventory  # noqa: Y015
 
 @_typing.final
 class Rumour(_message.Message):
@@ -398,7 +466,7 @@ Global___Advert: _TypeAlias = Advert  # noqa: Y015
 
 @_typing.final
 class Claim(_message.Message):
-    """A name, claimed by the owner of a matrix."""
+    """A name, claimed for a matrix by its author (`first_owner`), kept true by its owner."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -411,12 +479,13 @@ class Claim(_message.Message):
     SEQ_FIELD_NUMBER: _builtins.int
     CLOCK_FIELD_NUMBER: _builtins.int
     GUARDIANS_FIELD_NUMBER: _builtins.int
+    ANCESTORS_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
     DATA_TYPE_FIELD_NUMBER: _builtins.int
     SURVIVE_FIELD_NUMBER: _builtins.int
-    CLAIMED_AT_S_FIELD_NUMBER: _builtins.int
+    WALL_TIME_S_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.int
     matrix_digest: _builtins.bytes
@@ -425,16 +494,21 @@ class Claim(_message.Message):
     epoch: _builtins.int
     seq: _builtins.int
     clock: _builtins.int
+    """Logical time of the version: one more than the greatest its author had seen."""
     removed: _builtins.bool
     """A tombstone, kept for 90 days."""
     rows: _builtins.int
     columns: _builtins.int
     data_type: Global___DataType.ValueType
     survive: _builtins.int
-    claimed_at_s: _builtins.float
+    wall_time_s: _builtins.float
     @_builtins.property
     def guardians(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The first eight bytes of the SHA-256 of each guardian's peer id."""
+
+    @_builtins.property
+    def ancestors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ancestor]:
+        """Everything that this version knowingly replaced."""
 
     def __init__(
         self,
@@ -448,20 +522,44 @@ class Claim(_message.Message):
         seq: _builtins.int = ...,
         clock: _builtins.int = ...,
         guardians: _abc.Iterable[_builtins.bytes] | None = ...,
+        ancestors: _abc.Iterable[Global___Ancestor] | None = ...,
         removed: _builtins.bool = ...,
         rows: _builtins.int = ...,
         columns: _builtins.int = ...,
         data_type: Global___DataType.ValueType = ...,
         survive: _builtins.int = ...,
-        claimed_at_s: _builtins.float = ...,
+        wall_time_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed_at_s", b"claimed_at_s", "clock", b"clock", "columns", b"columns", "data_type", b"data_type", "epoch", b"epoch", "first_owner", b"first_owner", "guardians", b"guardians", "matrix_digest", b"matrix_digest", "name", b"name", "owner", b"owner", "removed", b"removed", "rows", b"rows", "seq", b"seq", "survive", b"survive", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ancestors", b"ancestors", "clock", b"clock", "columns", b"columns", "data_type", b"data_type", "epoch", b"epoch", "first_owner", b"first_owner", "guardians", b"guardians", "matrix_digest", b"matrix_digest", "name", b"name", "owner", b"owner", "removed", b"removed", "rows", b"rows", "seq", b"seq", "survive", b"survive", "version", b"version", "wall_time_s", b"wall_time_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Claim: _TypeAlias = Claim  # noqa: Y015
+
+@_typing.final
+class Ancestor(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    author: _builtins.bytes
+    """The first eight bytes of the SHA-256 of the author's peer id."""
+    version: _builtins.int
+    def __init__(
+        self,
+        *,
+        author: _builtins.bytes = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ancestor: _TypeAlias = Ancestor  # noqa: Y015
 
 @_typing.final
 class GetCertificateRequest(_message.Message):

@@ -21,8 +21,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class SessionHello(_message.Message):
     """First frame of every `/sedma/session/1` stream, from both sides, at most 4 KiB: nothing else is read before the
-    other's certificates hold. A session outlives its streams: when both sides remember each other's session id, frames
-    that were not acknowledged are sent again, and frames that arrived before are dropped; otherwise both begin anew.
+    other's certificates hold. The side that opened the stream says its hello first, the other answers. A session outlives
+    its streams: when both sides remember each other's session id, frames that were not acknowledged are sent again, and
+    frames that arrived before are dropped; otherwise both begin anew, and the answer has a new session id.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

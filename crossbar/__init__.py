@@ -1,0 +1,1 @@
+"""Numbers only: what the crossbars of a node compute and how exactly. Knows nothing of networks."""

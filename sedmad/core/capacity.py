@@ -1,0 +1,135 @@
+"""Owns what one node has pledged and what of it is taken: memory for resident copies, disk for all copies.
+
+A copy is reserved before its bytes arrive and committed when they are safe; whatever is refused or given up
+is released. The ledger never lets reservations and use exceed a pledge, so a node cannot promise what it does
+not have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+
+from sedmad.errors import InsufficientCapacity, LocalError
+from sedmad.sizes import format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """One pledge, in bytes."""
+
+    pledged_bytes: int
+    used_bytes: int = 0
+    reserved_bytes: int = 0
+
+    @property
+    def available_bytes(self) -> int:
+        """What may still be reserved; 0 if the pledge was lowered below what is already held."""
+        return max(0, self.pledged_bytes - self.used_bytes - self.reserved_bytes)
+
+    def __str__(self) -> str:
+        return (
+            f"pledged {format_bytes(self.pledged_bytes)}, used {format_bytes(self.used_bytes)}, "
+            f"reserved {format_bytes(self.reserved_bytes)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    memory_bytes: int
+    disk_bytes: int
+    expires_at_s: float
+    committed: bool = False
+
+
+class CapacityLedger:
+    """Reservations and use of one node's two pledges, by a key of the caller's choice.
+
+    A key stands for one blob on disk, or for one resident copy in memory; every entry takes at least one
+    byte, so that the pledges bound the number of entries.
+    """
+
+    def __init__(self, *, memory_pledged_bytes: int, disk_pledged_bytes: int, node: str = "") -> None:
+        self._memory_pledged_bytes = memory_pledged_bytes
+        self._disk_pledged_bytes = disk_pledged_bytes
+        self._node = node  # named in errors
+        self._entries: dict[Hashable, _Entry] = {}
+        self._used = [0, 0]  # memory, disk
+        self._reserved = [0, 0]
+
+    @property
+    def memory(self) -> Usage:
+        return Usage(self._memory_pledged_bytes, self._used[0], self._reserved[0])
+
+    @property
+    def disk(self) -> Usage:
+        return Usage(self._disk_pledged_bytes, self._used[1], self._reserved[1])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def reserve(
+        self, key: Hashable, *, expires_at_s: float, memory_bytes: int = 0, disk_bytes: int = 0
+    ) -> None:
+        """Set room aside, on both pledges or on none.
+
+        Args:
+            expires_at_s: when `expire` gives the room back unless it was committed: whoever asked may be
+                gone.
+
+        Raises:
+            InsufficientCapacity: a pledge has no room for it.
+            LocalError: the key is taken, or the amounts are not positive.
+        """
+        if key in self._entries or min(memory_bytes, disk_bytes) < 0 or memory_bytes + disk_bytes == 0:
+            raise LocalError("a reservation needs a new key and some bytes", why=f"key {key!r}")
+        for name, needed, usage in (("memory", memory_bytes, self.memory), ("disk", disk_bytes, self.disk)):
+            if needed > usage.available_bytes:
+                raise InsufficientCapacity(
+                    f"there is too little {name} on {self._node or 'this node'}",
+                    why=f"needs {format_bytes(needed)}, {usage}",
+                    node=self._node,
+                )
+        self._enter(key, _Entry(memory_bytes, disk_bytes, expires_at_s))
+
+    def commit(self, key: Hashable) -> None:
+        """Turn a reservation into use. Raises LocalError if there is no such reservation."""
+        entry = self._entries.get(key)
+        if entry is None or entry.committed:
+            raise LocalError("only a reservation can be committed", why=f"key {key!r}")
+        self.release(key)
+        self._enter(key, replace(entry, expires_at_s=math.inf, committed=True))
+
+    def adopt(self, key: Hashable, *, disk_bytes: int) -> None:
+        """Count what already lies on disk when the node starts, even above a pledge that was lowered since.
+
+        Raises:
+            LocalError: the key is taken, or the amount is not positive.
+        """
+        if key in self._entries or disk_bytes < 1:
+            raise LocalError("what is adopted needs a new key and some bytes", why=f"key {key!r}")
+        self._enter(key, _Entry(0, disk_bytes, math.inf, committed=True))
+
+    def release(self, key: Hashable) -> None:
+        """Give back what `key` reserved or used. Raises LocalError if it holds nothing."""
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            raise LocalError("only what is held can be released", why=f"key {key!r}")
+        self._count(entry, -1)
+
+    def expire(self, now: float) -> list[Hashable]:
+        """Release the reservations whose time is over and return their keys."""
+        over = [key for key, entry in self._entries.items() if not entry.committed and entry.expires_at_s <= now]
+        for key in over:
+            self.release(key)
+        return over
+
+    def _enter(self, key: Hashable, entry: _Entry) -> None:
+        self._entries[key] = entry
+        self._count(entry, +1)
+
+    def _count(self, entry: _Entry, sign: int) -> None:
+        account = self._used if entry.committed else self._reserved
+        account[0] += sign * entry.memory_bytes
+        account[1] += sign * entry.disk_bytes

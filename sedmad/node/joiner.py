@@ -1,0 +1,112 @@
+"""Products that wait are run together: the core decides which (core/joining.py), this gives it tasks and a clock."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Hashable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import trio
+
+from sedmad.core.joining import JoinQueue, Waiting
+from sedmad.errors import DeadlineExceeded, SedmadError
+from sedmad.node.clock import monotonic_s
+
+if TYPE_CHECKING:
+    # libp2p brings stubs that hide trio's own types, this one among them.
+    from trio_typing import TaskStatus
+
+Task = TypeVar("Task", bound=Hashable)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Slot(Generic[Item, Result]):
+    """One product that waits, and its outcome."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.done = trio.Event()
+        self.result: Result | None = None
+        self.error: SedmadError | None = None
+
+
+class Joiner(Generic[Task, Item, Result]):
+    """Joins what is asked of the same task while others of it run.
+
+    Args:
+        run: runs a task on several items at once and returns a result for each, in order.
+        columns_max: columns that may be joined for a task.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Task, list[Item], float], Awaitable[list[Result]]],
+        columns_max: Callable[[Task], int],
+    ) -> None:
+        self._run = run
+        self._columns_max = columns_max
+        self._queues: dict[Task, JoinQueue[_Slot[Item, Result]]] = {}
+        self._ids = itertools.count(1)
+        self._nursery: trio.Nursery | None = None
+
+    async def serve(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run joined products until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def ask(self, task: Task, item: Item, columns: int, deadline: float) -> Result:
+        """Run a task on an item, together with others that wait.
+
+        Raises:
+            DeadlineExceeded: the deadline came first; the others go on.
+            Overloaded: too much waits already.
+        """
+        slot: _Slot[Item, Result] = _Slot(item)
+        queue = self._queues.setdefault(task, JoinQueue())
+        waiting = Waiting(next(self._ids), columns, deadline, slot)
+        queue.add(waiting, monotonic_s())
+        self._start(task, queue)
+        try:
+            with trio.CancelScope(deadline=deadline) as scope:
+                await slot.done.wait()
+        finally:
+            if not slot.done.is_set():
+                queue.discard(waiting.request_id)
+                self._tidy(task, queue)
+        if scope.cancelled_caught:
+            raise DeadlineExceeded("the product was not done in time")
+        if slot.error is not None:
+            raise slot.error
+        assert slot.result is not None
+        return slot.result
+
+    def _start(self, task: Task, queue: JoinQueue[_Slot[Item, Result]]) -> None:
+        assert self._nursery is not None
+        while batch := queue.take(self._columns_max(task), monotonic_s()):
+            self._nursery.start_soon(self._run_batch, task, queue, batch)
+
+    async def _run_batch(
+        self, task: Task, queue: JoinQueue[_Slot[Item, Result]], batch: list[Waiting[_Slot[Item, Result]]]
+    ) -> None:
+        slots = [waiting.item for waiting in batch]
+        deadline = max(waiting.deadline for waiting in batch)
+        try:
+            results = await self._run(task, [slot.item for slot in slots], deadline)
+            for slot, result in zip(slots, results, strict=True):
+                slot.result = result
+        except SedmadError as error:
+            for slot in slots:
+                slot.error = error
+        finally:
+            for slot in slots:
+                slot.done.set()
+            queue.finished()
+        self._start(task, queue)
+        self._tidy(task, queue)
+
+    def _tidy(self, task: Task, queue: JoinQueue[_Slot[Item, Result]]) -> None:
+        if queue.is_idle and self._queues.get(task) is queue:
+            del self._queues[task]

@@ -1,0 +1,93 @@
+"""What gossip told, on disk: a node that starts again knows whom and what it knew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from sqlite3 import Connection
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from sedmad.core.membership.advert import Advert
+from sedmad.core.membership.record import SignedRecord
+from sedmad.errors import PeerError, SedmadError
+from sedmad.node.records import read_record
+from sedmad.store import records as record_table
+from sedmad.store.database import Database
+from sedmad.store.records import RecordKind
+
+if TYPE_CHECKING:
+    # libp2p brings stubs that hide trio's own types, this one among them.
+    from trio_typing import TaskStatus
+
+log = structlog.get_logger("sedmad.keeping")
+
+# Adverts come every ten seconds from each node; together they cost one write.
+GATHER_S = 1.0
+
+
+def keep_record(connection: Connection, signed: SignedRecord) -> None:
+    """Write a record in place of an older one about the same thing."""
+    kind = RecordKind.ADVERT if isinstance(signed.record, Advert) else RecordKind.CLAIM
+    record_table.put(connection, kind, "\0".join(signed.locator).encode(), signed.signed)
+
+
+async def load_records(database: Database) -> list[SignedRecord]:
+    """Return the records of an earlier life; a damaged one is left out and said."""
+    stored: list[bytes] = []
+    for kind in RecordKind:
+        stored += (await database.read(partial(record_table.load, kind=kind))).values()
+    records = []
+    for signed in stored:
+        try:
+            records.append(read_record(signed))
+        except PeerError as error:
+            log.warning("record_damaged", why=str(error))
+    return records
+
+
+class RecordKeeper:
+    """Writes records as they come, several at a time. Newer ones of the same thing take the older ones' place."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        # Bounded by what membership keeps: a place for each node and each name.
+        self._waiting: dict[tuple[str, ...], SignedRecord] = {}
+        self._wake = trio.Event()
+
+    def keep(self, records: Iterable[SignedRecord]) -> None:
+        """Write these soon."""
+        for signed in records:
+            self._waiting[signed.locator] = signed
+        self._wake.set()
+
+    async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write until cancelled; what waits then is written first."""
+        task_status.started()
+        try:
+            while True:
+                await self._wake.wait()
+                await trio.sleep(GATHER_S)
+                self._wake = trio.Event()
+                await self._write()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * GATHER_S):
+                await self._write()
+
+    async def _write(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        if not waiting:
+            return
+        durable = any(not isinstance(signed.record, Advert) for signed in waiting.values())
+
+        def transaction(connection: Connection) -> None:
+            for signed in waiting.values():
+                keep_record(connection, signed)
+
+        try:
+            await self._database.write(transaction, durable=durable)
+        except SedmadError as error:
+            log.error("records_not_kept", why=str(error))
+            self._waiting = waiting | self._waiting

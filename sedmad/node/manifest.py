@@ -1,0 +1,202 @@
+"""A manifest as the daemon uses it: where a matrix lies, signed by its owner."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from sedmad.core.partitioning import Partitioning
+from sedmad.errors import CertificateInvalid, ProtocolViolation, SedmadError
+from sedmad.net.identity import Identity, peer_id_of, verify
+from sedmad.node.records import DATA_TYPES, DTYPES
+from sedmad.store.holdings import Kind
+from sedmad.store.manifests import ManifestKey
+from sedmad.wire import messages as wire
+
+MANIFEST_DOMAIN = "sedma/v1/manifest"
+ITEMSIZE = {"float32": 4, "float64": 8}
+_KINDS = {Kind.RESIDENT: wire.COPY_KIND_RESIDENT, Kind.STANDBY: wire.COPY_KIND_STANDBY}
+KINDS: dict[int, Kind] = {number: kind for kind, number in _KINDS.items()}
+
+
+def kind_to_wire(kind: Kind) -> wire.CopyKind.ValueType:
+    return _KINDS[kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Where the partitions of one matrix lie.
+
+    Attributes:
+        digests: of each partition, 32 bytes.
+        copies: of each partition, the kind of each holder's copy by peer id; the resident one first.
+        encoded: the bytes that were signed, for the digest that the next manifest names.
+    """
+
+    key: ManifestKey
+    owner: str
+    guardians: tuple[str, ...]
+    epoch: int
+    seq: int
+    dtype: str
+    rows: int
+    columns: int
+    partition_rows: int
+    survive: int
+    digests: tuple[bytes, ...]
+    copies: tuple[dict[str, Kind], ...]
+    previous_digest: bytes = b""
+    written_at_s: float = 0.0
+    removed: bool = False
+    encoded: bytes = b""
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return (self.epoch, self.seq)
+
+    @property
+    def group_key(self) -> bytes:
+        """What stands for the matrix in the table of holdings."""
+        return group_key(self.key)
+
+    @property
+    def size_bytes(self) -> int:
+        return self.rows * self.columns * ITEMSIZE[self.dtype]
+
+    @property
+    def holders(self) -> frozenset[str]:
+        return frozenset(peer_id for copies in self.copies for peer_id in copies)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the signed bytes."""
+        return hashlib.sha256(self.encoded).digest()
+
+    @property
+    def partitioning(self) -> Partitioning:
+        """How the matrix is cut."""
+        return Partitioning(self.rows, self.columns, ITEMSIZE[self.dtype])
+
+    def rows_of(self, index: int) -> tuple[int, int]:
+        """Return the first row of a partition and the row behind its last."""
+        start = index * self.partition_rows
+        return start, min(start + self.partition_rows, self.rows)
+
+    def size_of(self, index: int) -> int:
+        """Return the bytes of a partition."""
+        start, stop = self.rows_of(index)
+        return (stop - start) * self.columns * ITEMSIZE[self.dtype]
+
+    def held_by(self, peer_id: str) -> dict[int, Kind]:
+        """Return the partitions that a node has to hold, and how."""
+        return {index: copies[peer_id] for index, copies in enumerate(self.copies) if peer_id in copies}
+
+
+def group_key(key: ManifestKey) -> bytes:
+    """Return the bytes that stand for a matrix in the table of holdings."""
+    return key.matrix_digest + key.first_owner.encode()
+
+
+def key_to_wire(key: ManifestKey) -> wire.MatrixKey:
+    return wire.MatrixKey(matrix_digest=key.matrix_digest, first_owner=key.first_owner)
+
+
+def key_from_wire(key: wire.MatrixKey) -> ManifestKey:
+    return ManifestKey(key.matrix_digest, key.first_owner)
+
+
+def sign_manifest(manifest: Manifest, identity: Identity) -> wire.SignedManifest:
+    """Return the manifest as its owner tells it."""
+    encoded = _to_wire(manifest).SerializeToString(deterministic=True)
+    return wire.SignedManifest(
+        manifest=encoded,
+        signature=identity.sign(MANIFEST_DOMAIN, encoded),
+        owner_public_key=identity.public_key,
+    )
+
+
+def read_manifest(signed: wire.SignedManifest) -> Manifest:
+    """Return what a signed manifest says, once its owner's signature holds.
+
+    Raises:
+        ProtocolViolation, CertificateInvalid: it is malformed, contradicts itself, or is not its owner's.
+    """
+    try:
+        message = wire.Manifest.FromString(signed.manifest)
+    except DecodeError as error:
+        raise ProtocolViolation("a manifest is malformed", why=str(error)) from error
+    try:
+        owner = peer_id_of(signed.owner_public_key)
+        if owner != message.owner or not verify(
+            signed.owner_public_key, MANIFEST_DOMAIN, signed.manifest, signed.signature
+        ):
+            raise CertificateInvalid("a manifest is not signed by its owner", node=message.owner)
+        if message.epoch == 0 and message.first_owner != owner:
+            raise CertificateInvalid("a manifest's ownership never passed to its owner", node=owner)
+        return _from_wire(message, signed.manifest)
+    except (IndexError, KeyError) as error:
+        raise ProtocolViolation("a manifest contradicts itself", why=repr(error)) from error
+
+
+def _to_wire(manifest: Manifest) -> wire.Manifest:
+    holders = sorted(manifest.holders)
+    places = {peer_id: place for place, peer_id in enumerate(holders)}
+    return wire.Manifest(
+        matrix_digest=manifest.key.matrix_digest,
+        first_owner=manifest.key.first_owner,
+        owner=manifest.owner,
+        guardians=manifest.guardians,
+        epoch=manifest.epoch,
+        seq=manifest.seq,
+        previous_digest=manifest.previous_digest,
+        data_type=DATA_TYPES[manifest.dtype],
+        rows=manifest.rows,
+        columns=manifest.columns,
+        partition_rows=manifest.partition_rows,
+        survive=manifest.survive,
+        partitions=[
+            wire.Partition(
+                digest=digest,
+                copies=[
+                    wire.Copy(holder=places[peer_id], kind=_KINDS[kind]) for peer_id, kind in copies.items()
+                ],
+            )
+            for digest, copies in zip(manifest.digests, manifest.copies, strict=True)
+        ],
+        written_at_s=manifest.written_at_s,
+        removed=manifest.removed,
+        holders=holders,
+    )
+
+
+def _from_wire(message: wire.Manifest, encoded: bytes) -> Manifest:
+    dtype = DTYPES[message.data_type]
+    try:
+        partitioning = Partitioning(message.rows, message.columns, ITEMSIZE[dtype])
+    except SedmadError as error:
+        raise ProtocolViolation("a manifest describes no matrix", why=error.what) from error
+    if partitioning.partition_rows != message.partition_rows or partitioning.count != len(message.partitions):
+        raise ProtocolViolation("a manifest's partitions do not fit its shape")
+    return Manifest(
+        key=ManifestKey(message.matrix_digest, message.first_owner),
+        owner=message.owner,
+        guardians=tuple(message.guardians),
+        epoch=message.epoch,
+        seq=message.seq,
+        dtype=dtype,
+        rows=message.rows,
+        columns=message.columns,
+        partition_rows=message.partition_rows,
+        survive=message.survive,
+        digests=tuple(partition.digest for partition in message.partitions),
+        copies=tuple(
+            {message.holders[copy.holder]: KINDS[copy.kind] for copy in partition.copies}
+            for partition in message.partitions
+        ),
+        previous_digest=message.previous_digest,
+        written_at_s=message.written_at_s,
+        removed=message.removed,
+        encoded=encoded,
+    )

@@ -1,0 +1,241 @@
+"""What clients do with matrices: the contract's MatrixService, handed on to the services that do it."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from sedmad.core.membership.claim import Claim
+from sedmad.errors import MatrixNotFound, MatrixTooLarge, StaleManifest
+from sedmad.net.calls import IncomingCall
+from sedmad.node.asking import AskingService, Result
+from sedmad.node.clock import monotonic_s
+from sedmad.node.getting import GettingService
+from sedmad.node.holding import HoldingService
+from sedmad.node.manifest import ITEMSIZE, Manifest, group_key, kind_to_wire
+from sedmad.node.manifests import ManifestService
+from sedmad.node.membership import MembershipService
+from sedmad.node.multiplying import columns_max
+from sedmad.node.panels import as_bytes, dtype_of, empty_panel
+from sedmad.node.putting import PuttingService
+from sedmad.node.records import DATA_TYPES, PEER_STATES
+from sedmad.node.removing import RemovingService
+from sedmad.store.holdings import Kind
+from sedmad.store.manifests import ManifestKey
+from sedmad.wire import messages as wire
+
+# For a client that gave none.
+DEADLINE_S = 30.0
+# Between the news that a matrix lies elsewhere and the manifest that says where.
+STALE_RETRIES = 3
+
+
+class MatrixSummaries:
+    """Every name of the mesh as clients see it."""
+
+    def __init__(self, membership: MembershipService, holding: HoldingService) -> None:
+        self._membership = membership
+        self._holding = holding
+
+    def all(self) -> list[wire.MatrixSummary]:
+        """Return all names, in their order; where two nodes took one name, the loser as name@owner."""
+        return [self.of(name, claim) for name, claim in self._membership.core.directory.entries()]
+
+    def of(self, name: str, claim: Claim) -> wire.MatrixSummary:
+        """Return one name's summary."""
+        key = ManifestKey(claim.matrix_digest, claim.first_owner)
+        resident_bytes, standby_bytes = self._holding.bytes_of(group_key(key))
+        return wire.MatrixSummary(
+            name=name,
+            version=claim.version,
+            rows=claim.rows,
+            columns=claim.columns,
+            data_type=DATA_TYPES[claim.dtype],
+            survive=claim.survive,
+            owner=claim.owner,
+            owner_name=self._membership.name_of(claim.owner),
+            size_bytes=claim.rows * claim.columns * ITEMSIZE[claim.dtype],
+            matrix_digest=claim.matrix_digest,
+            claimed_at_s=claim.wall_time_s,
+            resident_bytes_here=resident_bytes,
+            standby_bytes_here=standby_bytes,
+        )
+
+
+class MatrixService:
+    """Serves MatrixService of the contract to clients on the control socket."""
+
+    def __init__(
+        self,
+        *,
+        membership: MembershipService,
+        manifests: ManifestService,
+        summaries: MatrixSummaries,
+        putting: PuttingService,
+        getting: GettingService,
+        removing: RemovingService,
+        asking: AskingService,
+    ) -> None:
+        self._membership = membership
+        self._manifests = manifests
+        self._summaries = summaries
+        self._putting = putting
+        self._getting = getting
+        self._removing = removing
+        self._asking = asking
+
+    async def put_matrix(self, request: wire.PutMatrixRequest, call: IncomingCall) -> wire.PutMatrixResponse:
+        """Store what the client streams; the response comes when it is safe."""
+        claim, manifest, already_stored = await self._putting.put(request, call)
+        return wire.PutMatrixResponse(
+            received_bytes=manifest.size_bytes,
+            safe_bytes=manifest.size_bytes * (manifest.survive + 1),
+            total_copy_bytes=manifest.size_bytes * (manifest.survive + 1),
+            matrix=self._summaries.of(claim.name, claim),
+            already_stored=already_stored,
+        )
+
+    async def get_matrix(self, request: wire.GetMatrixRequest, call: IncomingCall) -> wire.GetMatrixResponse:
+        """Stream a matrix to the client, its shape first."""
+        claim = self._claim(request.name, request.version)
+        manifest = await self._manifests.look_up(claim, deadline=monotonic_s() + DEADLINE_S)
+        response = wire.GetMatrixResponse(matrix=self._summaries.of(request.name, claim))
+        await call.send(response)
+        async with aclosing(self._getting.stream(manifest, request.name)) as pieces:
+            async for offset, piece in pieces:
+                await call.send(payload=piece, offset=offset)
+        return response
+
+    async def remove_matrix(
+        self, request: wire.RemoveMatrixRequest, call: IncomingCall
+    ) -> wire.RemoveMatrixResponse:
+        """Remove a name, and free its matrix on all nodes that can be told."""
+        removal = await self._removing.remove(request.name)
+        return wire.RemoveMatrixResponse(freed_bytes=removal.freed_bytes, unreachable=removal.unreachable)
+
+    async def list_matrices(
+        self, request: wire.ListMatricesRequest, call: IncomingCall
+    ) -> wire.ListMatricesResponse:
+        """Return every name of the mesh."""
+        return wire.ListMatricesResponse(matrices=self._summaries.all())
+
+    async def inspect_matrix(
+        self, request: wire.InspectMatrixRequest, call: IncomingCall
+    ) -> wire.InspectMatrixResponse:
+        """Return where a matrix lies, partition by partition."""
+        claim = self._claim(request.name, 0)
+        manifest = await self._manifests.look_up(
+            claim, deadline=min(call.deadline, monotonic_s() + DEADLINE_S)
+        )
+        reports = []
+        for index, copies in enumerate(manifest.copies):
+            start, stop = manifest.rows_of(index)
+            reports.append(
+                wire.PartitionReport(
+                    index=index,
+                    row_start=start,
+                    row_stop=stop,
+                    digest=manifest.digests[index],
+                    copies=[
+                        wire.CopyReport(
+                            peer_id=peer_id,
+                            name=self._membership.name_of(peer_id),
+                            kind=kind_to_wire(kind),
+                            state=PEER_STATES[self._membership.state_of(peer_id)],
+                        )
+                        for peer_id, kind in copies.items()
+                    ],
+                )
+            )
+        return wire.InspectMatrixResponse(
+            matrix=self._summaries.of(request.name, claim),
+            epoch=manifest.epoch,
+            seq=manifest.seq,
+            guardians=[self._node(peer_id) for peer_id in manifest.guardians],
+            partitions=reports,
+            degraded=self._degraded(manifest),
+            partition_rows=manifest.partition_rows,
+        )
+
+    async def apply_matrix(
+        self, request: wire.ApplyMatrixRequest, call: IncomingCall
+    ) -> tuple[wire.ApplyMatrixResponse, memoryview]:
+        """Multiply a panel with a matrix, wherever it lies."""
+        began = monotonic_s()
+        deadline = min(call.deadline, began + DEADLINE_S) if call.deadline == float("inf") else call.deadline
+        claim = self._claim(request.name, request.version)
+        length = claim.rows if request.transposed else claim.columns
+        manifest = await self._manifests.look_up(claim, deadline=deadline)
+        if not 0 < request.columns <= columns_max(manifest, request.transposed):
+            raise MatrixTooLarge(
+                "the panel is too wide",
+                why=f"{request.columns} columns of at most {columns_max(manifest, request.transposed)}",
+            )
+        panel = empty_panel(request.columns, length, dtype_of(DATA_TYPES[manifest.dtype]))
+        await call.read_into(as_bytes(panel))
+        for attempt in range(STALE_RETRIES):
+            try:
+                result = await self._asking.multiply(
+                    manifest, panel, transposed=request.transposed, deadline=deadline, name=request.name
+                )
+                break
+            except StaleManifest:
+                # It was replaced or moved meanwhile: what it stands for now answers.
+                if attempt == STALE_RETRIES - 1:
+                    raise
+                self._manifests.forget(manifest.key)
+                claim = self._claim(request.name, request.version)
+                manifest = await self._manifests.look_up(claim, deadline=deadline)
+        response = wire.ApplyMatrixResponse(
+            version=claim.version,
+            data_type=DATA_TYPES[manifest.dtype],
+            length=result.panel.shape[1],
+            verification=wire.VERIFICATION_UNVERIFIED,
+        )
+        if request.explain:
+            response.explanation.CopyFrom(self._explain(result, monotonic_s() - began))
+        return response, as_bytes(result.panel)
+
+    def _claim(self, name: str, version: int) -> Claim:
+        claim = self._membership.core.directory.get(name)
+        if claim is None or (version and claim.version != version):
+            what = (
+                f"there is no matrix {name[:128]}"
+                if claim is None
+                else f"{name} has no version {version} any more"
+            )
+            raise MatrixNotFound(what, matrix=name[:128])
+        return claim
+
+    def _node(self, peer_id: str) -> wire.NodeReference:
+        return wire.NodeReference(peer_id=peer_id, name=self._membership.name_of(peer_id))
+
+    def _degraded(self, manifest: Manifest) -> str:
+        """Say which copies are out of reach; empty if all are there."""
+        lost = sorted({peer for peer in manifest.holders if self._membership.state_of(peer) == "dead"})
+        if not lost:
+            return ""
+        names = ", ".join(self._membership.name_of(peer_id) for peer_id in lost)
+        alone = sum(all(peer in lost for peer in copies) for copies in manifest.copies)
+        if alone:
+            return f"{alone} partitions cannot be read: their copies were on {names}, which is dead"
+        return f"copies are missing: {names} is dead"
+
+    def _explain(self, result: Result, total_s: float) -> wire.ProductExplanation:
+        return wire.ProductExplanation(
+            waited_ms=result.waited_s * 1000,
+            total_ms=total_s * 1000,
+            joined_columns=result.joined_columns,
+            answers=[
+                wire.PartitionAnswer(
+                    node=self._node(answer.peer_id),
+                    partitions=answer.partitions,
+                    kind=kind_to_wire(Kind.RESIDENT if answer.resident else Kind.STANDBY),
+                    predicted_ms=answer.predicted_s * 1000,
+                    elapsed_ms=answer.elapsed_s * 1000,
+                    wait_ms=answer.wait_s * 1000,
+                    service_ms=answer.service_s * 1000,
+                    reason=answer.reason,
+                )
+                for answer in result.answers
+            ],
+        )

@@ -1,0 +1,161 @@
+"""A matrix goes away: its owner says so in a last manifest, and everybody frees what they hold of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from sedmad.core.membership.claim import Claim
+from sedmad.errors import MatrixNotFound, NotPermitted, OwnerUnreachable, SedmadError
+from sedmad.net.calls import IncomingCall
+from sedmad.net.sessions import Sessions
+from sedmad.node.clock import monotonic_s, wall_time_s
+from sedmad.node.holding import HoldingService
+from sedmad.node.manifest import Manifest
+from sedmad.node.manifests import ManifestService
+from sedmad.node.membership import MembershipService
+from sedmad.store.manifests import ManifestKey
+from sedmad.wire import messages as wire
+
+if TYPE_CHECKING:
+    # libp2p brings stubs that hide trio's own types, this one among them.
+    from trio_typing import TaskStatus
+
+log = structlog.get_logger("sedmad.removing")
+
+REMOVE = "sedma.v1.OwnerService/RemoveName"
+TELL_TIMEOUT_S = 5.0
+REMOVE_TIMEOUT_S = 15.0
+# Products of the default deadline that began with a replaced version may still end with it.
+REPLACED_AFTER_S = 35.0
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a removal freed, and which nodes could not be told."""
+
+    freed_bytes: int
+    unreachable: tuple[str, ...]
+
+
+class RemovingService:
+    """Removes names and frees matrices; serves OwnerService of the contract to members."""
+
+    def __init__(
+        self,
+        *,
+        own_peer_id: str,
+        sessions: Sessions,
+        membership: MembershipService,
+        manifests: ManifestService,
+        holding: HoldingService,
+    ) -> None:
+        self._own_peer_id = own_peer_id
+        self._sessions = sessions
+        self._membership = membership
+        self._manifests = manifests
+        self._holding = holding
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Free replaced versions in the background until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def remove(self, name: str) -> Removal:
+        """Remove a name, here or at its owner.
+
+        Raises:
+            MatrixNotFound: there is no such name.
+            OwnerUnreachable: another node owns it and does not answer.
+        """
+        claim = self._membership.core.directory.get(name)
+        if claim is None:
+            raise MatrixNotFound(f"there is no matrix {name}", matrix=name)
+        if claim.owner == self._own_peer_id:
+            return await self.remove_own(claim)
+        owner = self._membership.name_of(claim.owner)
+        try:
+            encoded = await self._sessions.call(
+                claim.owner,
+                REMOVE,
+                wire.RemoveNameRequest(name=name),
+                deadline=monotonic_s() + REMOVE_TIMEOUT_S,
+            )
+        except SedmadError as error:
+            if error.code not in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+                raise
+            raise OwnerUnreachable(
+                f"{name} cannot be removed now",
+                why=f"its owner {owner} does not answer",
+                node=owner,
+                matrix=name,
+            ) from error
+        response = wire.RemoveNameResponse.FromString(encoded)
+        return Removal(response.freed_bytes, tuple(response.unreachable))
+
+    async def remove_name(
+        self, request: wire.RemoveNameRequest, call: IncomingCall
+    ) -> wire.RemoveNameResponse:
+        """Remove a name that this node owns, for a member."""
+        claim = self._membership.core.directory.get(request.name)
+        if claim is None or claim.owner != self._own_peer_id:
+            raise NotPermitted("this node does not own that name", matrix=request.name[:128])
+        removal = await self.remove_own(claim)
+        return wire.RemoveNameResponse(freed_bytes=removal.freed_bytes, unreachable=removal.unreachable)
+
+    def on_replaced(self, claim: Claim) -> None:
+        """A newer version has taken a name of ours: free the old one when nobody multiplies with it any more."""
+        if claim.owner == self._own_peer_id and self._nursery is not None:
+            self._nursery.start_soon(self._free_later, claim)
+
+    async def remove_own(self, claim: Claim) -> Removal:
+        """Take back a name of ours and free its matrix."""
+        tombstone = replace(claim, removed=True, seq=claim.seq + 1, wall_time_s=wall_time_s())
+        self._membership.publish_claim(tombstone)
+        return await self._free(claim)
+
+    async def _free_later(self, claim: Claim) -> None:
+        await trio.sleep(REPLACED_AFTER_S)
+        await self._free(claim)
+
+    async def _free(self, claim: Claim) -> Removal:
+        key = ManifestKey(claim.matrix_digest, claim.first_owner)
+        directory = self._membership.core.directory
+        if any(
+            (other.matrix_digest, other.first_owner) == (key.matrix_digest, key.first_owner)
+            for _, other in directory.entries()
+        ):
+            return Removal(0, ())
+        manifest = self._manifests.get_kept(key)
+        return await self._retire(manifest) if manifest is not None else Removal(0, ())
+
+    async def _retire(self, manifest: Manifest) -> Removal:
+        """Write a matrix's last manifest, and have all its holders free their copies."""
+        last = replace(
+            manifest,
+            seq=manifest.seq + 1,
+            removed=True,
+            previous_digest=manifest.digest,
+            written_at_s=wall_time_s(),
+        )
+        transaction, afterwards = self._holding.on_manifest(last, b"")
+        last, signed = await self._manifests.store_own(last, transaction)
+        afterwards()
+        others = (set(manifest.guardians) | manifest.holders) - {self._own_peer_id}
+        told = await self._manifests.tell(signed, others, deadline=monotonic_s() + TELL_TIMEOUT_S)
+        told.add(self._own_peer_id)
+        freed_bytes = sum(
+            manifest.size_of(index)
+            for index, copies in enumerate(manifest.copies)
+            for peer in copies
+            if peer in told
+        )
+        unreachable = tuple(sorted(self._membership.name_of(peer_id) for peer_id in others - told))
+        log.info("matrix_removed", digest=manifest.key.matrix_digest.hex()[:16], freed_bytes=freed_bytes)
+        return Removal(freed_bytes, unreachable)

@@ -1,0 +1,91 @@
+"""A daemon as a process: its settings, its log, its signals, its lock; the rest is daemon.py."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+import trio
+
+from sedmad.errors import first_known
+from sedmad.home import Home
+from sedmad.net.credentials import Credentials
+from sedmad.net.identity import Identity
+from sedmad.node.configuration import Configuration, load_configuration
+from sedmad.node.daemon import run_node
+from sedmad.store.lock import locked_home
+
+log = structlog.get_logger("sedmad")
+
+# After this, what is under way is cut: a service manager kills after 90 s, a person much earlier.
+STOP_GRACE_S = 5.0
+
+
+def run_daemon(home: Home, overrides: Mapping[str, object]) -> None:
+    """Run a daemon in the foreground until SIGTERM, SIGINT or `sedmad stop`.
+
+    Raises:
+        MeshMissing: the home belongs to no mesh.
+        HomeInUse: another daemon runs on it.
+        ConfigurationInvalid: a setting is wrong.
+    """
+    configuration = load_configuration(home.configuration_file, os.environ, overrides)
+    credentials = Credentials.load(home.certificates)
+    identity = Identity.load(home.identity_key)
+    home.create()
+    configure_log(configuration.log_level)
+    with locked_home(home.lock_file):
+        try:
+            trio.run(_run, home, identity, credentials, configuration)
+        except BaseExceptionGroup as group:
+            if known := first_known(group):
+                raise known from group
+            raise
+
+
+async def _run(
+    home: Home, identity: Identity, credentials: Credentials, configuration: Configuration
+) -> None:
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch_signals, stopping)
+        await run_node(home, identity, credentials, configuration, stopping)
+        nursery.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def _watch_signals(stopping: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            if stopping.is_set():
+                # Asked twice: at once, then.
+                os._exit(128 + number)
+            log.info("stopping", signal=signal.Signals(number).name)
+            stopping.set()
+
+
+def configure_log(level: str) -> None:
+    """Log for people on a terminal, as JSON lines elsewhere; libraries only from warnings on."""
+    number = getattr(logging, level.upper())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if sys.stderr.isatty():
+        renderer: list[Any] = [structlog.dev.ConsoleRenderer()]
+    else:
+        renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=shared + renderer,
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # py-libp2p logs every connection that a stranger drops as an error; ours tell what matters.
+    logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr)

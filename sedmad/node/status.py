@@ -1,0 +1,132 @@
+"""What clients ask about the node: how it is, who else there is; and to invite somebody, or to stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from sedmad import __version__
+from sedmad.core.membership.membership import PeerRow
+from sedmad.net.calls import IncomingCall
+from sedmad.net.sessions import Sessions
+from sedmad.node.clock import monotonic_s
+from sedmad.node.holding import HoldingService
+from sedmad.node.invitations import InvitationService
+from sedmad.node.matrices import MatrixSummaries
+from sedmad.node.membership import MembershipService
+from sedmad.node.records import NODE_STATES, PEER_STATES
+from sedmad.wire import messages as wire
+
+# Certificates tolerate two hours; people should know long before.
+CLOCK_SKEW_WARNING_S = 30.0
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class NodeService:
+    """Serves NodeService of the contract."""
+
+    def __init__(
+        self,
+        *,
+        membership: MembershipService,
+        sessions: Sessions,
+        holding: HoldingService,
+        invitations: InvitationService,
+        summaries: MatrixSummaries,
+        mesh_id: str,
+        addresses: Callable[[], list[str]],
+        stop: Callable[[], None],
+    ) -> None:
+        self._membership = membership
+        self._sessions = sessions
+        self._holding = holding
+        self._invitations = invitations
+        self._summaries = summaries
+        self._mesh_id = mesh_id
+        self._addresses = addresses
+        self._stop = stop
+        self._started_s = monotonic_s()
+
+    async def get_status(self, request: wire.GetStatusRequest, call: IncomingCall) -> wire.GetStatusResponse:
+        """Return everything that `sedmad status` shows."""
+        advert = self._membership.core.advert
+        peers = [self.summary(row) for row in self._membership.peers()]
+        matrices = self._summaries.all()
+        return wire.GetStatusResponse(
+            peer_id=advert.peer_id,
+            name=advert.name,
+            state=NODE_STATES[advert.state],
+            software_version=__version__,
+            addresses=self._addresses(),
+            uptime_s=monotonic_s() - self._started_s,
+            mesh_id=self._mesh_id,
+            memory_pledged_bytes=self._holding.ledger.memory.pledged_bytes,
+            memory_used_bytes=self._holding.ledger.memory.used_bytes,
+            disk_pledged_bytes=self._holding.ledger.disk.pledged_bytes,
+            disk_used_bytes=self._holding.ledger.disk.used_bytes,
+            peers=peers,
+            matrices=matrices,
+            warnings=self._warnings(peers),
+            device_profile=advert.device_profile,
+            compute_gflops=advert.compute_gflops,
+            memory_bandwidth_bytes_per_s=advert.memory_bandwidth_bytes_per_s,
+            labels=dict(advert.labels),
+            is_admin=self._invitations.is_admin,
+            resident_set_bytes=_resident_set_bytes(),
+        )
+
+    async def list_peers(self, request: wire.ListPeersRequest, call: IncomingCall) -> wire.ListPeersResponse:
+        """Return every other member; the dead stay listed for fifteen minutes."""
+        return wire.ListPeersResponse(peers=[self.summary(row) for row in self._membership.peers()])
+
+    async def create_invitation(
+        self, request: wire.CreateInvitationRequest, call: IncomingCall
+    ) -> wire.CreateInvitationResponse:
+        """Return a token that admits one node."""
+        token, expires_at_s = await self._invitations.invite(request.expires_s)
+        return wire.CreateInvitationResponse(token=token, expires_at_s=expires_at_s)
+
+    async def stop_node(self, request: wire.StopNodeRequest, call: IncomingCall) -> wire.StopNodeResponse:
+        """Stop the daemon once this answer is out."""
+        self._stop()
+        return wire.StopNodeResponse()
+
+    def summary(self, row: PeerRow) -> wire.PeerSummary:
+        """Return what clients are told of one other member."""
+        advert = row.advert
+        session = self._sessions.attached(row.peer_id)
+        skew_s = self._membership.clock_skew_s.get(row.peer_id)
+        return wire.PeerSummary(
+            peer_id=row.peer_id,
+            name=advert.name,
+            state=PEER_STATES[row.state],
+            path=session.path if session else "",
+            rtt_ms=row.rtt_s * 1000 if session and row.rtt_s is not None else None,
+            addresses=advert.addresses,
+            software_version=advert.version,
+            memory_pledged_bytes=advert.memory_pledged_bytes,
+            memory_used_bytes=advert.memory_used_bytes,
+            disk_pledged_bytes=advert.disk_pledged_bytes,
+            disk_used_bytes=advert.disk_used_bytes,
+            compute_gflops=advert.compute_gflops,
+            memory_bandwidth_bytes_per_s=advert.memory_bandwidth_bytes_per_s,
+            device_profile=advert.device_profile,
+            labels=dict(advert.labels),
+            node_state=NODE_STATES[advert.state],
+            clock_skew_s=skew_s,
+        )
+
+    def _warnings(self, peers: list[wire.PeerSummary]) -> list[str]:
+        warnings = []
+        for peer in peers:
+            if peer.HasField("clock_skew_s") and abs(peer.clock_skew_s) > CLOCK_SKEW_WARNING_S:
+                direction = "ahead of" if peer.clock_skew_s > 0 else "behind"
+                warnings.append(
+                    f"the clock of {peer.name} is {abs(peer.clock_skew_s):.0f} s {direction} this node's"
+                )
+        return warnings
+
+
+def _resident_set_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * PAGE_BYTES

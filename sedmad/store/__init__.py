@@ -1,0 +1,16 @@
+"""What a node keeps: the only room that touches the disk and sqlite3. Signed records are opaque bytes here.
+
+database.py      one SQLite file: grouped commits, reads off the event loop
+schema.py        its tables, as a list of migrations
+manifests.py     manifests and tombstones, ordered by (epoch, seq)
+holdings.py      the copies this node holds; blobs counted by digest
+records.py       gossip records: adverts and claims
+invitations.py   tokens that admit one node each
+counters.py      numbers that only grow
+puts.py          puts under way, for cleaning up after a restart
+blobs.py         partition bytes as files named by digest
+spool.py         writing one blob while its bytes stream in
+digests.py       how a partition's digest is defined
+disk.py          space, fsync of directories, errors of the disk
+lock.py          one daemon per home
+"""

@@ -1,0 +1,277 @@
+"""One SQLite file in WAL mode: one writer whose waiting transactions share a commit, and reads beside it.
+
+Owns the two connections and when bytes reach the disk; the tables belong to the modules beside it. The event
+loop never waits for the disk: everything runs in worker threads.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import sqlite3
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import trio
+
+from sedmad.errors import BytesCorrupt, DiskFull, LocalError, Overloaded, SedmadError, StoreUnusable
+from sedmad.store.disk import disk_space, fsync_directory
+from sedmad.store.schema import MIGRATIONS, Migration, migrate
+
+T = TypeVar("T")
+Transaction = Callable[[sqlite3.Connection], T]
+
+# At 4 ms for a durable commit and MAX_GROUP transactions in each, the last of these has waited 16 ms; more of
+# them means that the disk has stopped, and callers should hear it.
+MAX_WAITING = 1024
+# One slow group delays all that come after it: a group of small transactions stays below some 10 ms.
+MAX_GROUP = 256
+# Another process may look at the file (a backup, the sqlite3 shell); past this it is in the way.
+BUSY_TIMEOUT_S = 5.0
+# The log shrinks to this after a burst; SQLite's checkpoints keep it near 4 MiB otherwise.
+WAL_LIMIT_BYTES = 16 << 20
+
+
+@dataclass(slots=True, eq=False)
+class _Request(Generic[T]):
+    """One transaction on its way through the writer, and what became of it."""
+
+    transaction: Transaction[T]
+    durable: bool
+    begun: bool = False
+    finished: bool = False
+    result: T | None = None
+    error: BaseException | None = None
+
+    def outcome(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return cast(T, self.result)
+
+
+class Database:
+    """The open database. `open_database` makes it.
+
+    A transaction is a function of the connection: it may be run on any thread, must not commit or roll back
+    by itself, and must be quick, because all others wait for it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._waiting: deque[_Request[Any]] = deque()
+        self._turn = trio.Lock()
+        self._write_thread = trio.CapacityLimiter(1)
+        self._read_thread = trio.CapacityLimiter(1)
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+
+    async def write(self, transaction: Transaction[T], *, durable: bool = True) -> T:
+        """Run a transaction whole or not at all, and return its result once it is committed.
+
+        Transactions that wait at the same time share one commit, in the order they came; an exception in one
+        undoes that one only and is raised here.
+
+        Args:
+            transaction: what to do; see the class.
+            durable: survive a power cut once this returns (synchronous=FULL). Otherwise it survives the end
+                of the process, and a power cut may take the last of these (NORMAL). One durable transaction
+                makes its whole group durable.
+
+        A caller that is cancelled before its group began takes its transaction back; after that, the
+        transaction goes on without it and stands: as after a crash, look before you repeat.
+
+        Raises DiskFull, BytesCorrupt or StoreUnusable for what the disk did, Overloaded at MAX_WAITING.
+        """
+        self._refuse_when_overloaded(len(self._waiting))
+        request = _Request(transaction, durable)
+        self._waiting.append(request)
+        try:
+            # Whoever comes first commits for all who wait by then; the others find themselves finished.
+            async with self._turn:
+                while not request.finished:
+                    await self._commit_group()
+        finally:
+            if not request.begun:
+                self._waiting.remove(request)
+        return request.outcome()
+
+    async def read(self, query: Transaction[T]) -> T:
+        """Run a query on one consistent snapshot, beside writes, and return its result.
+
+        It sees all that was committed before, and may not write (StoreUnusable). Raises as `write`.
+        """
+        self._refuse_when_overloaded(self._read_thread.statistics().tasks_waiting)
+        return await trio.to_thread.run_sync(self._read, query, limiter=self._read_thread)
+
+    def open(self, migrations: Sequence[Migration]) -> None:
+        """Open both connections and migrate; for a worker thread, once."""
+        with self._translating_errors():
+            self._create_file()
+            self._writer = self._connect()
+            self._writer.execute("PRAGMA journal_mode = WAL")
+            self._writer.execute("PRAGMA synchronous = FULL")
+            self._writer.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+            migrate(self._writer, str(self.path), migrations)
+            fsync_directory(self.path.parent)
+            self._reader = self._connect()
+            self._reader.execute("PRAGMA query_only = ON")
+
+    async def close(self) -> None:
+        """Close both connections after what waits by now; a later use raises LocalError."""
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._close_reader, limiter=self._read_thread)
+            async with self._turn:
+                # The last connection to go merges the log into the file.
+                await trio.to_thread.run_sync(self._close_writer, limiter=self._write_thread)
+
+    async def _commit_group(self) -> None:
+        group = list(islice(self._waiting, MAX_GROUP))
+        for request in group:
+            self._waiting.popleft()
+            request.begun = True
+        with trio.CancelScope(shield=True):  # the group belongs to others too
+            await trio.to_thread.run_sync(self._commit, group, limiter=self._write_thread)
+
+    def _commit(self, group: list[_Request[Any]]) -> None:
+        try:
+            with self._translating_errors():
+                self._run(self._connected(self._writer), group)
+        except BaseException as error:
+            # Nothing of the group is on the disk: the transactions that went well have failed too.
+            for request in group:
+                if request.error is None:
+                    request.error = self._undone(error)
+        finally:
+            for request in group:
+                request.finished = True
+
+    def _run(self, connection: sqlite3.Connection, group: list[_Request[Any]]) -> None:
+        durable = any(request.durable for request in group)
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for request in group:
+                self._apply(connection, request)
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def _apply(self, connection: sqlite3.Connection, request: _Request[Any]) -> None:
+        connection.execute("SAVEPOINT one")
+        try:
+            with self._translating_errors():
+                request.result = request.transaction(connection)
+        except BaseException as error:
+            request.error = error
+            if not connection.in_transaction:
+                raise  # SQLite itself undid the whole group, as it may when the disk is full
+            connection.execute("ROLLBACK TO one")
+        connection.execute("RELEASE one")
+
+    def _read(self, query: Transaction[T]) -> T:
+        connection = self._connected(self._reader)
+        with self._translating_errors():
+            connection.execute("BEGIN")
+            try:
+                return query(connection)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    def _create_file(self) -> None:
+        # SQLite gives its -wal and -shm files the mode of this one.
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreUnusable(
+                f"The database {self.path} cannot be opened", why=str(error.strerror)
+            ) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        # The threads take turns; isolation_level=None leaves BEGIN and COMMIT to us.
+        return sqlite3.connect(
+            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+
+    def _connected(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
+        if connection is None:
+            raise LocalError(f"The database {self.path} was used after it was closed")
+        return connection
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    @contextmanager
+    def _translating_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            typed = self._typed(error)
+            if typed is None:
+                raise
+            raise typed from error
+
+    def _typed(self, error: sqlite3.Error) -> SedmadError | None:
+        """Return what the disk did in our words, or None for a fault of the statement."""
+        match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+            case sqlite3.SQLITE_FULL:
+                free_bytes = disk_space(self.path.parent).free_bytes
+                return DiskFull(
+                    f"The database {self.path} cannot grow", why=f"{error}; {free_bytes:,} bytes are free."
+                )
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+                return BytesCorrupt(
+                    f"The database {self.path} is damaged",
+                    why=str(error),
+                    hint="Restore it from a backup, or move it away and let the node join again.",
+                )
+            case (
+                sqlite3.SQLITE_IOERR
+                | sqlite3.SQLITE_CANTOPEN
+                | sqlite3.SQLITE_BUSY
+                | sqlite3.SQLITE_PERM
+                | sqlite3.SQLITE_READONLY
+            ):
+                return StoreUnusable(f"The database {self.path} cannot be used", why=str(error))
+        return None
+
+    def _undone(self, error: BaseException) -> SedmadError:
+        """Return the error for one transaction of a group that failed; tasks must not share an instance."""
+        undone = (
+            copy.copy(error)
+            if isinstance(error, SedmadError)
+            else LocalError(f"The database {self.path} undid a group of transactions", why=repr(error))
+        )
+        undone.__cause__ = error
+        return undone
+
+    def _refuse_when_overloaded(self, waiting: int) -> None:
+        if waiting >= MAX_WAITING:
+            raise Overloaded("The database does not keep up", why=f"{waiting} requests wait for the disk.")
+
+
+@asynccontextmanager
+async def open_database(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> AsyncIterator[Database]:
+    """Open the database at `path`, made with mode 0600 when it is missing, for the length of the block.
+
+    Raises StoreUnusable (written by a newer sedmad, not permitted), BytesCorrupt (damaged), DiskFull.
+    """
+    database = Database(path)
+    try:
+        await trio.to_thread.run_sync(database.open, migrations)
+        yield database
+    finally:
+        await database.close()

@@ -1,0 +1,64 @@
+"""The tables of the database, as the list of steps that made them. A step that was released is never edited.
+
+Owns `PRAGMA user_version`: its value is the number of steps applied.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from sedmad.errors import StoreUnusable
+
+Migration = Sequence[str]
+
+_FIRST: Migration = (
+    """CREATE TABLE manifest (
+        matrix_digest BLOB NOT NULL, first_owner TEXT NOT NULL,
+        epoch INTEGER NOT NULL, seq INTEGER NOT NULL, signed BLOB NOT NULL, roles INTEGER NOT NULL,
+        PRIMARY KEY (matrix_digest, first_owner)) STRICT""",
+    """CREATE TABLE tombstone (
+        matrix_digest BLOB NOT NULL, first_owner TEXT NOT NULL,
+        epoch INTEGER NOT NULL, seq INTEGER NOT NULL, signed BLOB NOT NULL, created_s REAL NOT NULL,
+        PRIMARY KEY (matrix_digest, first_owner)) STRICT""",
+    "CREATE INDEX tombstone_by_age ON tombstone (created_s)",
+    """CREATE TABLE holding (
+        group_key BLOB NOT NULL, partition_index INTEGER NOT NULL,
+        digest BLOB NOT NULL, kind TEXT NOT NULL, size_bytes INTEGER NOT NULL, state TEXT NOT NULL,
+        PRIMARY KEY (group_key, partition_index)) STRICT""",
+    "CREATE INDEX holding_by_digest ON holding (digest)",
+    """CREATE TABLE record (
+        kind TEXT NOT NULL, key BLOB NOT NULL, signed BLOB NOT NULL,
+        PRIMARY KEY (kind, key)) STRICT""",
+    """CREATE TABLE invitation (
+        secret_hash BLOB NOT NULL PRIMARY KEY, expires_s REAL NOT NULL, used_by TEXT, used_s REAL) STRICT""",
+    "CREATE TABLE counter (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT",
+    "CREATE TABLE put (put_id BLOB NOT NULL PRIMARY KEY, intent BLOB NOT NULL, begun_s REAL NOT NULL) STRICT",
+)
+
+MIGRATIONS: Sequence[Migration] = (_FIRST,)
+
+
+def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Bring the database to the newest schema, each step whole or not at all.
+
+    Raises StoreUnusable when a newer sedmad wrote it: what an older one does not know, it could destroy.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(migrations):
+        raise StoreUnusable(
+            f"The database {path} was written by a newer sedmad",
+            why=f"Its schema has version {version}; this sedmad knows up to {len(migrations)}.",
+            hint="Install that version again, or use another home.",
+        )
+    for number, steps in enumerate(migrations[version:], start=version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in steps:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
