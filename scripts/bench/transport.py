@@ -3,9 +3,9 @@
 
     scripts/bench/transport.py [--seconds N] [--stock]
 
-Compares Noise + yamux through PeerHost with raw TLS and raw TCP (trio, no framing), and with --stock with libp2p's own
-Noise and yamux. Bulk goes in writes of 1 MiB one way; a round trip is one message of 64 bytes or 16 KiB there and back
-on a stream that stays open. `cpu_s_per_GB` adds up both processes.
+Compares Noise + yamux through PeerHost with raw TLS and raw TCP (trio, no framing), and with --stock with
+libp2p's own Noise and yamux. Bulk goes in writes of 1 MiB one way; a round trip is one message of 64 bytes or
+16 KiB there and back on a stream that stays open. `cpu_s_per_GB` adds up both processes.
 """
 
 from __future__ import annotations

@@ -13,18 +13,13 @@ from dataclasses import dataclass, replace
 
 from sedmad.core.offers import Offer, candidates
 from sedmad.core.partitioning import Partitioning
+from sedmad.core.prediction import Work, memory_penalty_s
 from sedmad.core.standby import StandbyChoice
 from sedmad.errors import InsufficientCapacity, NotEnoughPeers, UsageError
 from sedmad.sizes import format_bytes
 
-MEMORY_PRESSURE_FROM = 0.8
-"""A pledge that is fuller than this is avoided: later matrices need room to be placed well."""
-
-MEMORY_PRESSURE_S = 0.5
-"""Seconds added to a prediction per unit of fullness above that."""
-
 _SHOWN_NODES = 8  # lines of arithmetic in an error: more than a screenful helps nobody
-_SLOWEST = 1e-9  # a node that reports a speed of zero is merely the last choice
+_SLOWEST = 1e-9  # a link of no bandwidth is merely the last choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +98,16 @@ def finish_time(partitioning: Partitioning, offer: Offer) -> Callable[[int], flo
 
     A full panel, because shares matter most when a node is busy: a single column is answered fast by anybody.
     """
-    columns, itemsize, rows = partitioning.panel_columns, partitioning.itemsize, partitioning.partition_rows
+    work = Work.of(partitioning, partitioning.panel_columns)
     size_bytes = partitioning.size_bytes(0)
     link = max(offer.link_bandwidth_bytes_per_s, _SLOWEST)
-    fixed_s = offer.rtt_s + offer.queue_s + columns * partitioning.columns * itemsize / link
-    flops = 2 * rows * partitioning.columns * columns
-    partition_s = (
-        max(
-            flops / max(offer.gflops * 1e9, _SLOWEST),
-            size_bytes / max(offer.memory_bandwidth_bytes_per_s, _SLOWEST),
-        )
-        + columns * rows * itemsize / link
-    )
+    fixed_s = offer.rtt_s + offer.queue_s + work.shared_bytes / link
+    partition_s = work.service_s(offer.gflops, offer.memory_bandwidth_bytes_per_s) + work.answer_bytes / link
     pledged, taken = offer.memory_pledged_bytes, offer.memory_pledged_bytes - offer.memory_available_bytes
 
     def finish(count: int) -> float:
         full = (taken + count * size_bytes) / pledged if pledged > 0 else 0.0
-        return fixed_s + count * partition_s + MEMORY_PRESSURE_S * max(0.0, full - MEMORY_PRESSURE_FROM)
+        return fixed_s + count * partition_s + memory_penalty_s(full)
 
     return finish
 

@@ -64,7 +64,9 @@ def dialable(text: str, peer_id: str) -> Multiaddr | None:
 
 
 def reachable_addresses(bound: Sequence[Multiaddr]) -> list[str]:
-    """Return addresses with 0.0.0.0 and :: replaced by this machine's own, loopback only where there is no other."""
+    """Return addresses with 0.0.0.0 and :: replaced by this machine's own, loopback only where there is no
+    other.
+    """
     expanded: list[str] = []
     for address in bound:
         version = address.protocols()[0].name
@@ -84,5 +86,6 @@ def _parse(text: str) -> Multiaddr | None:
     try:
         return Multiaddr(text)
     except Exception:
-        # The package raises half a dozen kinds, ValueError and KeyError among them, for text that is no address.
+        # The package raises half a dozen kinds, ValueError and KeyError among them, for text that is no
+        # address.
         return None

@@ -1,4 +1,5 @@
-"""Membership on paper: the root signs admins, admins sign members and clients; `verify_chain` says who somebody is.
+"""Membership on paper: the root signs admins, admins sign members and clients; `verify_chain` says who
+somebody is.
 
 Pure: the time is an argument, chance only gives serials. What the messages hold is in certificate.proto.
 """
@@ -19,9 +20,11 @@ from sedmad.net.peer_id import PUBLIC_KEY_BYTES, peer_id_of
 from sedmad.wire.messages import Certificate, CertificateChain, CertificateRole, SignedCertificate
 
 CERTIFICATE_DOMAIN = "sedma/v1/certificate"
-# Members renew by themselves while they are up; a laptop in a drawer for a season must be renewed by an admin.
+# Members renew by themselves while they are up; a laptop in a drawer for a season must be renewed by an
+# admin.
 MEMBER_LIFETIME_S = 90 * 86_400
-# Only the root can renew an admin, and the root may lie in a safe; an admin that went astray is revoked, not outlived.
+# Only the root can renew an admin, and the root may lie in a safe; an admin that went astray is revoked, not
+# outlived.
 ADMIN_LIFETIME_S = 10 * 365 * 86_400
 # Clocks of laptops and boards without a battery are off by a time zone's hour or two.
 CLOCK_TOLERANCE_S = 2 * 3600
@@ -90,7 +93,8 @@ def make_member_certificate(
     now_s: int,
     role: CertificateRole.ValueType = CertificateRole.CERTIFICATE_ROLE_MEMBER,
 ) -> CertificateChain:
-    """Return the chain of a new member or client, valid for MEMBER_LIFETIME_S, at most as long as the admin's own.
+    """Return the chain of a new member or client, valid for MEMBER_LIFETIME_S, at most as long as the admin's
+    own.
 
     Raises:
         UsageError: the name is too long or the key no key.

@@ -1,4 +1,4 @@
-"""What a node shows and signs with: the mesh's root key, its own chain, and where the mesh was made, the root's secret.
+"""What a node shows and signs with: the mesh's root key, its own chain, on the first node the root's secret.
 
 Owns the folder they lie in: `root.pub`, `chain`, and `root.key` where it is not kept elsewhere.
 """

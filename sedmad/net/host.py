@@ -86,10 +86,11 @@ class PeerHost(INotifee):
         streams_max: int = STREAMS_MAX,
         streams_per_peer_max: int = STREAMS_PER_PEER_MAX,
     ) -> None:
-        """Serve a protocol: `handler(stream, peer_id, remote_address)` runs for each stream that a peer opens.
+        """Serve a protocol: run `handler(stream, peer_id, remote_address)` for each stream that a peer opens.
 
-        Anybody can open one: the handler trusts the peer id and nothing else. When it returns the stream is closed;
-        when it raises the stream is reset, and nothing else ends. Streams beyond the bounds are reset unseen.
+        Anybody can open one: the handler trusts the peer id and nothing else. When it returns the stream is
+        closed; when it raises the stream is reset, and nothing else ends. Streams beyond the bounds are reset
+        unseen.
 
         Args:
             protocol: such as "/sedma/session/1".
@@ -100,7 +101,7 @@ class PeerHost(INotifee):
         self._protocols.add(protocol, handler, streams_max, streams_per_peer_max)
 
     async def connect(self, peer_id: str, addresses: Sequence[str], timeout_s: float) -> None:
-        """Connect to a peer at the first of its addresses that answers with its key; nothing where it is connected.
+        """Connect, unless connected, to a peer at the first of its addresses that answers with its key.
 
         Raises:
             NodeUnreachable: none did in time.

@@ -1,7 +1,7 @@
 """Who a node is: an Ed25519 key, its peer id, and signatures that mean one thing only.
 
 Every signature covers a domain string, a zero byte and the data, so that what was signed as a certificate is
-never valid as an advert. """
+never valid as an advert."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""`/sedma/join/1`: how a stranger becomes a member. One frame of at most 4 KiB each way, then the stream ends.
+"""`/sedma/join/1`: how a stranger becomes a member. One frame of at most 4 KiB each way, then the stream
+ends.
 
-Besides `/sedma/renew/1` the only protocol that answers strangers, so everything about it is bounded: time, bytes,
-streams, answers per second.
+Besides `/sedma/renew/1` the only protocol that answers strangers, so everything about it is bounded: time,
+bytes, streams, answers per second.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def serve_join(host: PeerHost, admit: Admit) -> None:
 
     Args:
         host: where they come in.
-        admit: called with (request, peer id); returns the newcomer's certificates, having marked its token as used on
-            disk before, or raises a typed error, which is told to the newcomer.
+        admit: called with (request, peer id); returns the newcomer's certificates, having marked its token as
+            used on disk before, or raises a typed error, which is told to the newcomer.
     """
     limit = RateLimit(JOINS_PER_S, JOINS_BURST)
 
@@ -89,7 +90,8 @@ async def _answer(stream: ByteStream, peer_id: str, admit: Admit, limit: RateLim
 async def request_join(
     host: PeerHost, token: InvitationToken, name: str, *, now_s: float, timeout_s: float = 15.0
 ) -> JoinResponse:
-    """Bring an invitation to the node that made it, and return this node's certificates and peers to begin with.
+    """Bring an invitation to the node that made it, and return this node's certificates and peers to begin
+    with.
 
     Args:
         host: dials.

@@ -1,7 +1,9 @@
-"""Noise as libp2p speaks it, with a faster record layer: the same bytes on the wire, fewer copies and system calls.
+"""Noise as libp2p speaks it, with a faster record layer: the same bytes on the wire, fewer copies and system
+calls.
 
-The handshake stays libp2p's. After it, records are read in big pieces and opened where they lie, and everything that
-is sent together leaves together. Source: https://github.com/libp2p/specs/blob/master/noise/README.md
+The handshake stays libp2p's. After it, records are read in big pieces and opened where they lie, and
+everything that is sent together leaves together. Source:
+https://github.com/libp2p/specs/blob/master/noise/README.md
 """
 
 from __future__ import annotations
@@ -87,7 +89,9 @@ class NoiseSession(SecureSession):
         return plaintexts
 
     def seal(self, plaintexts: Iterable[Buffer]) -> None:
-        """Encrypt messages of at most PLAINTEXT_BYTES_MAX each; `flush` must have returned since the last call."""
+        """Encrypt messages of at most PLAINTEXT_BYTES_MAX each; `flush` must have returned since the last
+        call.
+        """
         assert not self._unsent, "sealed before the last records were sent"
         pieces: list[bytes] = []
         for plaintext in plaintexts:

@@ -67,7 +67,9 @@ class Protocols:
         self._multiselect.add_handler(TProtocol(protocol), None)
 
     async def accept(self, stream: INetStream) -> None:
-        """Negotiate and handle a stream. No exception escapes: it would end libp2p's swarm and all connections."""
+        """Negotiate and handle a stream. No exception escapes: it would end libp2p's swarm and all
+        connections.
+        """
         peer_id = str(stream.muxed_conn.peer_id)
         try:
             service = await self._negotiate(stream)

@@ -269,8 +269,7 @@ class Sessions:
         await self._carry(session, stream, hello, certificate, opened_here=False)
 
     def _check_wanted(self, peer_id: str) -> None:
-        """Refuse a stream that the peer opened where one that we open, or opened a moment ago, stands against
-        it."""
+        """Refuse a peer's stream where one stands against it that is being opened, or was just opened, here."""
         session = self.attached(peer_id)
         own = peer_id in self._opening or (
             session is not None

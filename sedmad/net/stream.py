@@ -30,10 +30,11 @@ class ByteStream:
         self.path = "direct"
 
     async def receive_some(self, max_bytes: int = READ_BYTES) -> bytes:
-        """Return what has arrived, at least a byte and at most `max_bytes`; b"" once the peer has ended its direction.
+        """Return what has arrived, 1 to `max_bytes` bytes; b"" once the peer has ended its direction.
 
         Raises:
-            NodeUnreachable: the peer reset the stream, or the connection broke. What arrived before is returned first.
+            NodeUnreachable: the peer reset the stream, or the connection broke. What arrived before is
+                returned first.
         """
         try:
             return await self._stream.receive_some(max_bytes)

@@ -1,8 +1,8 @@
 """How this node uses libp2p: TCP, Noise and yamux, nothing that dials, tells or remembers by itself.
 
-libp2p's swarm is made for public networks. What is switched off here: plaintext and the other transports and muxers,
-the auto-connector, identify and ping, tags, the pruner, retries, the negative cache and the 250 ms that `dial_peer`
-waits on purpose (streams are opened on connections that `dial_addr` made).
+libp2p's swarm is made for public networks. What is switched off here: plaintext and the other transports and
+muxers, the auto-connector, identify and ping, tags, the pruner, retries, the negative cache and the 250 ms
+that `dial_peer` waits on purpose (streams are opened on connections that `dial_addr` made).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from sedmad.net.yamux import YamuxConnection
 
 # Sessions end at 512 too. The swarm counts handshakes among its connections, hence a quarter more.
 CONNECTIONS_MAX = 640
-# Two that were dialled at the same time from both ends, and one that comes in before the old one is noticed dead.
+# Two that were dialled at the same time from both ends, and one that comes in before the old one is noticed
+# dead.
 CONNECTIONS_PER_PEER_MAX = 3
 # From a stranger's first byte to a connection, or the socket is closed.
 UPGRADE_TIMEOUT_S = 5

@@ -1,7 +1,8 @@
 """TCP for libp2p's swarm: sockets whose sends survive cancellation, and a door that strangers cannot block.
 
-What libp2p's own transport lacks: it binds with SO_REUSEPORT (two daemons would share a port unnoticed), it never
-ends the task and the slot of an inbound connection that closed, and its reads are as long as a stranger says.
+What libp2p's own transport lacks: it binds with SO_REUSEPORT (two daemons would share a port unnoticed), it
+never ends the task and the slot of an inbound connection that closed, and its reads are as long as a stranger
+says.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ log = structlog.get_logger("sedmad.net")
 
 # Connections that have not said who they are. A handshake takes milliseconds on a LAN; the oldest makes room.
 UNAUTHENTICATED_MAX = 128
-# Until the handshake is done libp2p reads as much as the other side announces; it reads at most a hundred times.
+# Until the handshake is done libp2p reads as much as the other side announces; it reads at most a hundred
+# times.
 HANDSHAKE_READ_BYTES_MAX = 4096
 LISTEN_BACKLOG = 512
 

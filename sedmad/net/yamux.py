@@ -1,7 +1,8 @@
-"""Yamux over a Noise session: many streams over one connection, the same bytes on the wire as libp2p's own muxer.
+"""Yamux over a Noise session: many streams over one connection, wire-compatible with libp2p's own muxer.
 
-Written anew because libp2p 0.8.1's muxer does not enforce windows (a stranger fills the memory), hangs at the 256th
-stream, breaks a stream after five seconds of a full window, and takes several times the processor time per byte.
+Written anew because libp2p 0.8.1's muxer does not enforce windows (a stranger fills the memory), hangs at the
+256th stream, breaks a stream after five seconds of a full window, and takes four times the processor time per
+byte (scripts/bench/transport.py --stock).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from multiaddr import Multiaddr
 
 from sedmad.net.noise import PLAINTEXT_BYTES_MAX, NoiseSession
 from sedmad.net.rate_limit import RateLimit
-from sedmad.net.yamux_frame import HEADER, VERSION, Flag, FrameType, pack
+from sedmad.net.yamux_frame import HEADER, VERSION, Bodies, Flag, FrameType, pack
 from sedmad.net.yamux_stream import WindowExceeded, YamuxStream
 from sedmad.wire.frame import Buffer
 
@@ -70,7 +71,8 @@ class YamuxConnection(IMuxedConn):
         self._control = bytearray()
         self._control_waits = trio.Event()
         self._closed = False
-        # The frame that is arriving: a header in part, then a body for a stream (None: of a stream that is no more).
+        # The frame that is arriving: a header in part, then a body for a stream (None: of a stream that is no
+        # more).
         self._partial_header = b""
         self._body_left = 0
         self._body_flags = Flag.NONE
@@ -195,7 +197,7 @@ class YamuxConnection(IMuxedConn):
 
     async def send(self, stream: YamuxStream, pieces: Sequence[Buffer]) -> None:
         """Send pieces on a stream as its window allows. Errors: see `YamuxStream.send`."""
-        bodies = _Bodies(pieces)
+        bodies = Bodies(pieces)
         with trio.CancelScope() as stall:
             while bodies.left_bytes:
                 stall.deadline = trio.current_time() + SEND_STALL_S
@@ -207,7 +209,7 @@ class YamuxConnection(IMuxedConn):
         if stall.cancelled_caught:
             raise MuxedStreamReset(f"the peer took nothing for {SEND_STALL_S:.0f} s")
 
-    def _frames(self, stream: YamuxStream, bodies: _Bodies) -> Iterator[list[Buffer]]:
+    def _frames(self, stream: YamuxStream, bodies: Bodies) -> Iterator[list[Buffer]]:
         stream.check_may_send()
         for _ in range(FRAMES_PER_WRITE):
             size = min(BODY_BYTES_MAX, stream.send_window_bytes, bodies.left_bytes)
@@ -323,22 +325,3 @@ class YamuxConnection(IMuxedConn):
             stream.peer_reset()
         elif flags & Flag.FIN:
             stream.peer_ended()
-
-
-class _Bodies:
-    """Cuts pieces of any size into bodies of the size that is asked for, copying nothing."""
-
-    def __init__(self, pieces: Sequence[Buffer]) -> None:
-        self._views = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
-        self._views.reverse()
-        self.left_bytes = sum(len(view) for view in self._views)
-
-    def take(self, size: int) -> Iterator[memoryview]:
-        self.left_bytes -= size
-        while size:
-            view = self._views.pop()
-            if len(view) > size:
-                self._views.append(view[size:])
-                view = view[:size]
-            size -= len(view)
-            yield view

@@ -1,9 +1,12 @@
-"""The header of a yamux frame. Source: https://github.com/hashicorp/yamux/blob/master/spec.md"""
+"""Yamux frames: headers, and bodies cut to size. Source: https://github.com/hashicorp/yamux/blob/master/spec.md"""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
 from enum import IntEnum, IntFlag
+
+from sedmad.wire.frame import Buffer
 
 VERSION = 0
 HEADER = struct.Struct("!BBHII")
@@ -33,3 +36,22 @@ class Flag(IntFlag):
 def pack(frame_type: FrameType, flags: int, stream_id: int, length: int) -> bytes:
     """Return a header of 12 bytes."""
     return HEADER.pack(VERSION, frame_type, flags, stream_id, length)
+
+
+class Bodies:
+    """Cuts pieces of any size into bodies of the size that is asked for, copying nothing."""
+
+    def __init__(self, pieces: Sequence[Buffer]) -> None:
+        self._views = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
+        self._views.reverse()
+        self.left_bytes = sum(len(view) for view in self._views)
+
+    def take(self, size: int) -> Iterator[memoryview]:
+        self.left_bytes -= size
+        while size:
+            view = self._views.pop()
+            if len(view) > size:
+                self._views.append(view[size:])
+                view = view[:size]
+            size -= len(view)
+            yield view

@@ -16,8 +16,9 @@ from sedmad.wire.frame import Buffer
 if TYPE_CHECKING:
     from sedmad.net.yamux import YamuxConnection
 
-# 80 MB/s over 100 ms. Only a reader that keeps up gets there: the window doubles each time half of it was read within
-# GROW_WITHIN_S, so a stream of a stranger, of whom little is read, never holds more than the initial window.
+# 80 MB/s over 100 ms. Only a reader that keeps up gets there: the window doubles each time half of it was
+# read within GROW_WITHIN_S, so a stream of a stranger, of whom little is read, never holds more than the
+# initial window.
 WINDOW_BYTES_MAX = 8 << 20
 GROW_WITHIN_S = 0.25
 # A reader whose data is always there lets others run this often.
@@ -98,7 +99,8 @@ class YamuxStream(IMuxedStream):
         self.muxed_conn.post(FrameType.WINDOW_UPDATE, Flag.NONE, self.stream_id, increment)
 
     async def send(self, pieces: Sequence[Buffer]) -> None:
-        """Send all pieces, one after another. Where this is cancelled, abort the stream: nobody knows what went.
+        """Send all pieces, one after another. Where this is cancelled, abort the stream: nobody knows what
+        went.
 
         Raises:
             MuxedStreamClosed: this direction was ended here.

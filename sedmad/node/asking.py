@@ -1,4 +1,4 @@
-"""Products for this node's clients: joined, routed to holders, and put together again.
+"""Products for this node's clients: joined with others that wait, routed by what this node learnt of its peers.
 
 A product ends with the answer, or with an error that names matrix and nodes, by its deadline.
 """
@@ -10,15 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sedmad.core.routing import Estimates, HedgeBudget
+from sedmad.errors import DeadlineExceeded
 from sedmad.net.sessions import Sessions
+from sedmad.node.choosing import Chooser
+from sedmad.node.clock import monotonic_s
 from sedmad.node.joiner import Joiner
 from sedmad.node.manifest import Manifest
-from sedmad.node.manifests import ManifestService
 from sedmad.node.membership import MembershipService
-from sedmad.node.multiplying import MultiplyingService
+from sedmad.node.multiplying import MultiplyingService, columns_max
 from sedmad.node.panels import Panel
-from sedmad.node.product import Answer
+from sedmad.node.product import Answer, Product
+from sedmad.node.share import ShareAsker
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class ProductTask:
 class _Item:
     manifest: Manifest
     panel: Panel
+    asked_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,13 @@ class Result:
 
     Attributes:
         panel: (columns, length), the matrix's dtype.
+        waited_s: until it began, together with others.
         joined_columns: width of the joined product that this one was part of.
         answers: who computed what.
     """
 
     panel: Panel
+    waited_s: float
     joined_columns: int
     answers: tuple[Answer, ...]
 
@@ -57,41 +62,77 @@ class AskingService:
     def __init__(
         self,
         *,
-        manifests: ManifestService,
+        own_peer_id: str,
         membership: MembershipService,
         multiplying: MultiplyingService,
         sessions: Sessions,
         rng: random.Random,
     ) -> None:
-        self._manifests = manifests
         self._membership = membership
-        self._multiplying = multiplying
-        self._sessions = sessions
-        self._rng = rng
-        self._budget = HedgeBudget()
-        self.estimates = Estimates()
+        self.chooser = Chooser(own_peer_id, membership, sessions, rng)
+        self._asker = ShareAsker(own_peer_id, sessions, multiplying)
+        self._running: list[tuple[ProductTask, Product]] = []
         self.joiner: Joiner[ProductTask, _Item, Result] = Joiner(self._run, lambda task: task.columns_max)
 
     async def multiply(
-        self, manifest: Manifest, panel: Panel, *, transposed: bool, deadline: float
+        self, manifest: Manifest, panel: Panel, *, transposed: bool, deadline: float, name: str
     ) -> Result:
         """Return W X, or W^T X, for a panel whose rows are the columns of X.
 
         Args:
             panel: (columns, n), the matrix's dtype; n is the matrix's width, transposed its height.
+            name: what the user calls the matrix, for errors.
 
         Raises:
             HoldersUnreachable: a partition has no holder that answers.
             DeadlineExceeded: it was not done in time.
         """
-        columns_max = manifest.partitioning.columns_per_panel(transposed)
-        task = ProductTask((manifest.key, manifest.order), transposed, columns_max)
-        return await self.joiner.ask(task, _Item(manifest, panel), len(panel), deadline)
+        task = ProductTask((manifest.key, manifest.order), transposed, columns_max(manifest, transposed))
+        item = _Item(manifest, panel, monotonic_s())
+        try:
+            return await self.joiner.ask(task, item, len(panel), deadline)
+        except DeadlineExceeded as error:
+            late = {
+                peer
+                for running, product in self._running
+                if running == task
+                for peer in product.waiting_for()
+            }
+            names = ", ".join(sorted(map(self._membership.name_of, late)))
+            raise DeadlineExceeded(
+                f"the product with {name} was not done in time",
+                why=f"{names} had not answered" if names else "it was still waiting for others before it",
+                node=names,
+                matrix=name,
+            ) from error
 
     def link_lost(self, peer_id: str) -> None:
         """A session lost its stream: what was asked of that peer is asked of others at once."""
-        for product in list(self._running):
+        for _, product in list(self._running):
             product.lost(peer_id)
 
     async def _run(self, task: ProductTask, items: list[_Item], deadline: float) -> list[Result]:
+        began = monotonic_s()
         panel = items[0].panel if len(items) == 1 else np.concatenate([item.panel for item in items])
+        product = Product(
+            items[0].manifest,
+            panel,
+            transposed=task.transposed,
+            deadline=deadline,
+            asker=self._asker,
+            chooser=self.chooser,
+            name_of=self._membership.name_of,
+        )
+        running = (task, product)
+        self._running.append(running)
+        try:
+            whole = await product.run()
+        finally:
+            self._running = [other for other in self._running if other is not running]
+        answers = tuple(product.answers)
+        results, offset = [], 0
+        for item in items:
+            stop = offset + len(item.panel)
+            results.append(Result(whole[offset:stop], began - item.asked_at, len(panel), answers))
+            offset = stop
+        return results

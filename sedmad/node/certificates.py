@@ -1,4 +1,4 @@
-"""Whose certificates hold: this node's own, those shown in sessions, and those fetched for adverts of peers not met yet."""
+"""Whose certificates hold: this node's own, those shown in sessions, and those fetched for adverts of strangers."""
 
 from __future__ import annotations
 

@@ -83,6 +83,8 @@ class Node:
         match event:
             case events.PeerJoined(_, signed) | events.AdvertChanged(_, signed):
                 self.keeper.keep([signed])
+                if isinstance(signed.record, Advert):
+                    self.asking.chooser.take_note([signed.record])
             case events.ClaimChanged(name, signed):
                 self.keeper.keep([signed])
                 self._notice_replacement(name)
@@ -360,6 +362,9 @@ def _tell_use(membership: MembershipService, ledger: CapacityLedger) -> None:
 
 async def _tell_load(node: Node) -> None:
     while True:
+        node.asking.chooser.take_note(
+            [node.membership.core.advert, *(row.advert for row in node.membership.peers())]
+        )
         await trio.sleep(ADVERT_STEP_S)
         node.membership.update_advert(
             memory_free_bytes=memory_free_bytes(),

@@ -6,15 +6,18 @@ import itertools
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import structlog
 import trio
 
 from sedmad.core.joining import JoinQueue, Waiting
-from sedmad.errors import DeadlineExceeded, SedmadError
+from sedmad.errors import DeadlineExceeded, LocalError, SedmadError
 from sedmad.node.clock import monotonic_s
 
 if TYPE_CHECKING:
     # libp2p brings stubs that hide trio's own types, this one among them.
     from trio_typing import TaskStatus
+
+log = structlog.get_logger("sedmad.node")
 
 Task = TypeVar("Task", bound=Hashable)
 Item = TypeVar("Item")
@@ -46,7 +49,7 @@ class Joiner(Generic[Task, Item, Result]):
     ) -> None:
         self._run = run
         self._columns_max = columns_max
-        self._queues: dict[Task, JoinQueue[_Slot[Item, Result]]] = {}
+        self._queue: JoinQueue[Task, _Slot[Item, Result]] = JoinQueue()
         self._ids = itertools.count(1)
         self._nursery: trio.Nursery | None = None
 
@@ -65,17 +68,15 @@ class Joiner(Generic[Task, Item, Result]):
             Overloaded: too much waits already.
         """
         slot: _Slot[Item, Result] = _Slot(item)
-        queue = self._queues.setdefault(task, JoinQueue())
-        waiting = Waiting(next(self._ids), columns, deadline, slot)
-        queue.add(waiting, monotonic_s())
-        self._start(task, queue)
+        request_id = next(self._ids)
+        self._queue.add(task, Waiting(request_id, columns, deadline, slot), monotonic_s())
+        self._start(task)
         try:
             with trio.CancelScope(deadline=deadline) as scope:
                 await slot.done.wait()
         finally:
             if not slot.done.is_set():
-                queue.discard(waiting.request_id)
-                self._tidy(task, queue)
+                self._queue.withdraw(request_id)
         if scope.cancelled_caught:
             raise DeadlineExceeded("the product was not done in time")
         if slot.error is not None:
@@ -83,14 +84,12 @@ class Joiner(Generic[Task, Item, Result]):
         assert slot.result is not None
         return slot.result
 
-    def _start(self, task: Task, queue: JoinQueue[_Slot[Item, Result]]) -> None:
+    def _start(self, task: Task) -> None:
         assert self._nursery is not None
-        while batch := queue.take(self._columns_max(task), monotonic_s()):
-            self._nursery.start_soon(self._run_batch, task, queue, batch)
+        while batch := self._queue.take(task, self._columns_max(task), monotonic_s()):
+            self._nursery.start_soon(self._run_batch, task, batch)
 
-    async def _run_batch(
-        self, task: Task, queue: JoinQueue[_Slot[Item, Result]], batch: list[Waiting[_Slot[Item, Result]]]
-    ) -> None:
+    async def _run_batch(self, task: Task, batch: list[Waiting[_Slot[Item, Result]]]) -> None:
         slots = [waiting.item for waiting in batch]
         deadline = max(waiting.deadline for waiting in batch)
         try:
@@ -100,13 +99,12 @@ class Joiner(Generic[Task, Item, Result]):
         except SedmadError as error:
             for slot in slots:
                 slot.error = error
+        except Exception as error:
+            log.exception("joined_product_failed")
+            for slot in slots:
+                slot.error = LocalError("the product failed", why=f"{type(error).__name__}: {error}")
         finally:
             for slot in slots:
                 slot.done.set()
-            queue.finished()
-        self._start(task, queue)
-        self._tidy(task, queue)
-
-    def _tidy(self, task: Task, queue: JoinQueue[_Slot[Item, Result]]) -> None:
-        if queue.is_idle and self._queues.get(task) is queue:
-            del self._queues[task]
+            self._queue.done(task)
+        self._start(task)

@@ -183,7 +183,10 @@ class MatrixService:
                 if attempt == STALE_RETRIES - 1:
                     raise
                 self._manifests.forget(manifest.key)
-                claim = self._claim(request.name, request.version)
+                newer = self._claim(request.name, request.version)
+                if (newer.rows, newer.columns, newer.dtype) != (claim.rows, claim.columns, claim.dtype):
+                    raise
+                claim = newer
                 manifest = await self._manifests.look_up(claim, deadline=deadline)
         response = wire.ApplyMatrixResponse(
             version=claim.version,
@@ -227,14 +230,14 @@ class MatrixService:
             joined_columns=result.joined_columns,
             answers=[
                 wire.PartitionAnswer(
-                    node=self._node(answer.peer_id),
-                    partitions=answer.partitions,
-                    kind=kind_to_wire(Kind.RESIDENT if answer.resident else Kind.STANDBY),
-                    predicted_ms=answer.predicted_s * 1000,
+                    node=self._node(answer.share.peer_id),
+                    partitions=answer.share.partitions,
+                    kind=kind_to_wire(Kind.RESIDENT if answer.share.resident else Kind.STANDBY),
+                    predicted_ms=answer.share.predicted_s * 1000,
                     elapsed_ms=answer.elapsed_s * 1000,
                     wait_ms=answer.wait_s * 1000,
                     service_ms=answer.service_s * 1000,
-                    reason=answer.reason,
+                    reason=answer.share.reason,
                 )
                 for answer in result.answers
             ],

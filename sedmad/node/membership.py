@@ -70,6 +70,7 @@ class MembershipService:
         self._waiting: dict[str, _Waiting] = {}
         self._fetches, self._to_fetch = trio.open_memory_channel[str](WAITING_ADVERTS_MAX)
         self._wake = trio.Event()
+        self._sleeping_until: float | None = None
         self._known_rows: dict[str, PeerRow] | None = None
         self.clock_skew_s: dict[str, float] = {}
         self.core = Membership(
@@ -89,11 +90,11 @@ class MembershipService:
             self._act()
             task_status.started()
             while True:
-                timeout = self.core.next_timeout()
+                self._wake = trio.Event()
+                timeout = self._sleeping_until = self.core.next_timeout()
                 deadline = float("inf") if timeout is None else max(timeout, monotonic_s() + STEP_S_MIN)
                 with trio.CancelScope(deadline=deadline):
                     await self._wake.wait()
-                self._wake = trio.Event()
                 self.core.set_wall_offset(wall_time_s() - monotonic_s())
                 self.core.handle_timeout(monotonic_s())
                 self._act()

@@ -1,4 +1,4 @@
-"""Messages of the membership core as they travel, and back. Records inside were signed and are checked in records.py."""
+"""Messages of the membership core as they travel, and back. Records inside are signed and checked in records.py."""
 
 from __future__ import annotations
 

@@ -1,113 +1,207 @@
 """One joined product under way: asked of holders, asked again where an answer is late or lost, complete or failed.
 
-Partitions are asked for in groups by holder. The first answer for a partition counts; a holder is asked for it once in
-each round, and rounds go on until the deadline while somebody who has it may come back.
+The first answer for a partition counts. A holder is asked for a partition once in each round; rounds go on for a few
+seconds while somebody who has it may come back.
 """
 
 from __future__ import annotations
 
-import itertools
-import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import structlog
+import trio
 
-from sedmad.net.sessions import Sessions
-from sedmad.node.manifest import Manifest, key_to_wire
-from sedmad.node.multiplying import MULTIPLY, MultiplyingService, result_shape
-from sedmad.node.panels import Panel, as_bytes, empty_panel
-from sedmad.wire import messages as wire
+from sedmad.core.prediction import Work
+from sedmad.errors import DeadlineExceeded, SedmadError, StaleManifest
+from sedmad.node.choosing import Chooser
+from sedmad.node.clock import monotonic_s
+from sedmad.node.manifest import Manifest
+from sedmad.node.panels import Panel, empty_panel
+from sedmad.node.share import Share, ShareAsker, ShareResult
 
 log = structlog.get_logger("sedmad.product")
+
+# A holder whose session broke is back within these, or it is dead and membership says so.
+ROUND_PAUSES_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What one holder contributed."""
 
-    peer_id: str
-    partitions: tuple[int, ...]
-    resident: bool
-    predicted_s: float
+    share: Share
     elapsed_s: float
     wait_s: float
     service_s: float
-    reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Partial:
-    """A holder's arrays, one per partition asked for, and its account of the time."""
+class Product:
+    """W X or W^T X for one panel.
 
-    arrays: list[Panel]
-    wait_s: float
-    service_s: float
+    Args:
+        panel: (columns, n), the matrix's dtype.
+        deadline: trio's clock.
+        name_of: returns what people call a node.
+    """
 
-
-class Asker:
-    """Asks one holder, near or far, for its share of a product."""
-
-    def __init__(self, own_peer_id: str, sessions: Sessions, multiplying: MultiplyingService) -> None:
-        self._own_peer_id = own_peer_id
-        self._sessions = sessions
-        self._multiplying = multiplying
-        self._request_ids = itertools.count(random.SystemRandom().getrandbits(62))
-
-    async def ask(
+    def __init__(
         self,
-        peer_id: str,
         manifest: Manifest,
-        partitions: tuple[int, ...],
         panel: Panel,
         *,
         transposed: bool,
         deadline: float,
-    ) -> Partial:
-        """Return a holder's share.
+        asker: ShareAsker,
+        chooser: Chooser,
+        name_of: Callable[[str], str],
+    ) -> None:
+        self.manifest = manifest
+        self.answers: list[Answer] = []
+        self._panel = panel
+        self._transposed = transposed
+        self._deadline = deadline
+        self._asker = asker
+        self._chooser = chooser
+        self._name_of = name_of
+        self._work = Work.of(manifest.partitioning, len(panel), transposed=transposed)
+        self._results: dict[int, Panel] = {}
+        self._tried: dict[int, set[str]] = {index: set() for index in range(len(manifest.copies))}
+        self._outstanding: list[Share] = []
+        self._rounds = 0
+        self._error: SedmadError | None = None
+        self._finished = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> Panel:
+        """Return the product's panel, (columns, length), in the matrix's dtype.
 
         Raises:
-            SedmadError: it cannot be reached, holds something else, or is too late.
+            HoldersUnreachable: a partition has no holder that answers.
+            StaleManifest: the matrix lies elsewhere now.
+            DeadlineExceeded: it was not done in time.
         """
-        part = _slice(manifest, partitions, panel) if transposed else panel
-        if peer_id == self._own_peer_id:
-            result = await self._multiplying.multiply(
-                manifest, partitions, part, transposed=transposed, deadline=deadline
-            )
-            return Partial(result.arrays, result.wait_s, result.service_s)
-        arrays, memory = _result_arrays(manifest, partitions, len(panel), transposed)
-        request = wire.MultiplyPartitionsRequest(
-            key=key_to_wire(manifest.key),
-            epoch=manifest.epoch,
-            seq=manifest.seq,
-            partitions=partitions,
-            columns=len(panel),
-            transposed=transposed,
-            request_id=next(self._request_ids),
-        )
-        encoded = await self._sessions.call(
-            peer_id, MULTIPLY, request, deadline=deadline, payload=as_bytes(part), into=memory
-        )
-        response = wire.MultiplyPartitionsResponse.FromString(encoded)
-        return Partial(arrays, response.wait_us * 1e-6, response.service_us * 1e-6)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._ask_for(range(len(self._tried)), "")
+            await self._finished.wait()
+            nursery.cancel_scope.cancel()
+        if self._error is not None:
+            raise self._error
+        return self._put_together()
 
+    def waiting_for(self) -> list[str]:
+        """Return the peer ids of holders that have not answered what is still missing."""
+        return sorted({share.peer_id for share in self._outstanding if self._missing(share.partitions)})
 
-def _slice(manifest: Manifest, partitions: Iterable[int], panel: Panel) -> Panel:
-    """Return the slices of X that belong to these partitions, side by side."""
-    slices = [panel[:, slice(*manifest.rows_of(index))] for index in partitions]
-    return np.ascontiguousarray(slices[0] if len(slices) == 1 else np.concatenate(slices, axis=1))
+    def lost(self, peer_id: str) -> None:
+        """The session with a holder lost its stream: others are asked at once, and its own answer may still come."""
+        for share in list(self._outstanding):
+            if share.peer_id == peer_id:
+                self._ask_for(share.partitions, f"the connection to {self._name_of(peer_id)} broke")
 
+    def _ask_for(self, partitions: Iterable[int], reason: str) -> None:
+        """Ask holders that were not tried yet for what is missing of these partitions."""
+        assert self._nursery is not None
+        missing = self._missing(partitions)
+        for share in self._chooser.shares(self.manifest, self._work, missing, self._tried, reason):
+            for index in share.partitions:
+                self._tried[index].add(share.peer_id)
+            self._outstanding.append(share)
+            self._chooser.asked(share)
+            self._nursery.start_soon(self._ask, share)
+        asked = {index for outstanding in self._outstanding for index in outstanding.partitions}
+        if stuck := [index for index in missing if index not in asked]:
+            self._try_again_later(stuck)
 
-def _result_arrays(
-    manifest: Manifest, partitions: tuple[int, ...], columns: int, transposed: bool
-) -> tuple[list[Panel], memoryview]:
-    """Return an array per partition, all in one piece of memory that the answer is written into."""
-    lengths = [result_shape(manifest, index, transposed)[0] for index in partitions]
-    dtype = result_shape(manifest, partitions[0], transposed)[1]
-    whole = empty_panel(1, columns * sum(lengths), dtype)
-    arrays, offset = [], 0
-    for length in lengths:
-        arrays.append(whole[0, offset : offset + columns * length].reshape(columns, length))
-        offset += columns * length
-    return arrays, as_bytes(whole)
+    async def _ask(self, share: Share) -> None:
+        began, settled = monotonic_s(), False
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch, share)
+                try:
+                    result = await self._asker.ask(
+                        share.peer_id,
+                        self.manifest,
+                        share.partitions,
+                        self._panel,
+                        transposed=self._transposed,
+                        deadline=self._deadline,
+                    )
+                except SedmadError as error:
+                    settled = True
+                    self._fail_share(share, error)
+                else:
+                    settled = True
+                    self._accept(share, monotonic_s() - began, result)
+                nursery.cancel_scope.cancel()
+        finally:
+            if not settled:
+                self._chooser.withdrawn(share)
+
+    async def _watch(self, share: Share) -> None:
+        await trio.sleep(self._chooser.late_after_s(share))
+        if self._chooser.may_ask_twice():
+            self._ask_for(share.partitions, f"{self._name_of(share.peer_id)} is late")
+
+    def _accept(self, share: Share, elapsed_s: float, result: ShareResult) -> None:
+        self._outstanding.remove(share)
+        self._chooser.answered(share, self._work, elapsed_s, result)
+        useful = self._missing(share.partitions)
+        for index, array in zip(share.partitions, result.arrays, strict=True):
+            self._results.setdefault(index, array)
+        if useful:
+            self.answers.append(Answer(share, elapsed_s, result.wait_s, result.service_s))
+        if len(self._results) == len(self._tried):
+            self._finished.set()
+
+    def _fail_share(self, share: Share, error: SedmadError) -> None:
+        self._outstanding.remove(share)
+        self._chooser.failed(share)
+        log.info("share_failed", peer=share.peer_id, partitions=share.partitions, why=error.what)
+        if isinstance(error, StaleManifest):
+            self._end(error)
+        else:
+            self._ask_for(share.partitions, f"{self._name_of(share.peer_id)} failed")
+
+    def _try_again_later(self, stuck: list[int]) -> None:
+        assert self._nursery is not None
+        if monotonic_s() >= self._deadline:
+            self._end(DeadlineExceeded("the product was not done in time"))
+        elif self._rounds >= len(ROUND_PAUSES_S) or any(
+            self._chooser.is_lost(self.manifest, index) for index in stuck
+        ):
+            self._end(self._chooser.unreachable(self.manifest, stuck))
+        else:
+            self._nursery.start_soon(self._next_round, ROUND_PAUSES_S[self._rounds], stuck)
+            self._rounds += 1
+
+    async def _next_round(self, pause_s: float, stuck: list[int]) -> None:
+        await trio.sleep(pause_s)
+        for index in stuck:
+            self._tried[index].clear()
+        self._ask_for(stuck, "it may be back")
+
+    def _missing(self, partitions: Iterable[int]) -> list[int]:
+        return [index for index in partitions if index not in self._results]
+
+    def _end(self, error: SedmadError) -> None:
+        self._error = error
+        self._finished.set()
+
+    def _put_together(self) -> Panel:
+        manifest, columns = self.manifest, len(self._panel)
+        if not self._transposed:
+            whole = empty_panel(columns, manifest.rows, self._panel.dtype)
+            for index, array in self._results.items():
+                whole[:, slice(*manifest.rows_of(index))] = array
+            return whole
+        # In the order of partitions, whoever answered first: the sum is the same every time.
+        total = np.zeros((columns, manifest.columns), np.float64)
+        for index in sorted(self._results):
+            total += self._results[index]
+        whole = empty_panel(columns, manifest.columns, self._panel.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            whole[...] = total
+        return whole

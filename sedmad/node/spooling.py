@@ -1,4 +1,4 @@
-"""A matrix as it streams in: cut into partitions, checked for values that are no numbers, written to disk as it comes."""
+"""A matrix as it streams in: cut into partitions, checked for values that are no numbers, written to disk."""
 
 from __future__ import annotations
 

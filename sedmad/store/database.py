@@ -24,10 +24,12 @@ from sedmad.store.disk import disk_space, fsync_directory
 from sedmad.store.schema import MIGRATIONS, Migration, migrate
 
 T = TypeVar("T")
-Transaction = Callable[[sqlite3.Connection], T]
+# What transactions are given, named here so that other rooms can write them without importing sqlite3.
+Connection = sqlite3.Connection
+Transaction = Callable[[Connection], T]
 
-# At 4 ms for a durable commit and MAX_GROUP transactions in each, the last of these has waited 16 ms; more of
-# them means that the disk has stopped, and callers should hear it.
+# A group takes some 12 ms, so the last of these has waited 50 ms; more of them means that the disk has stopped,
+# and callers should hear it.
 MAX_WAITING = 1024
 # One slow group delays all that come after it: a group of small transactions stays below some 10 ms.
 MAX_GROUP = 256

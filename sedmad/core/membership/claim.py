@@ -63,6 +63,7 @@ class Claim:
     rows: int = 0
     columns: int = 0
     dtype: str = ""
+    survive: int = 0
     wall_time_s: float = 0.0
 
     def __post_init__(self) -> None:

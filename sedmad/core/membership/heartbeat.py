@@ -141,7 +141,8 @@ class Heartbeats:
         return probe_id
 
     def postpone(self, contact: Contact, now: float) -> None:
-        """The byte budget had no room for a probe."""
+        """The byte budget had no room for the probe: try again soon, and blame nobody."""
+        contact.probe = None
         contact.due_at = now + self._settings.gossip_interval_s
 
     def heard(self, peer_id: str, now: float, *, probed_us: bool = False) -> None:

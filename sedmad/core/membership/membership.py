@@ -21,7 +21,7 @@ from sedmad.core.membership.awareness import Awareness
 from sedmad.core.membership.claim import Claim
 from sedmad.core.membership.directory import Directory
 from sedmad.core.membership.events import Event, Outgoing
-from sedmad.core.membership.heartbeat import SILENT_INTERVALS, Contact, Failure, Heartbeats, Pace
+from sedmad.core.membership.failure_detector import FailureDetector
 from sedmad.core.membership.knowledge import Findings, Knowledge
 from sedmad.core.membership.messages import (
     Digests,
@@ -36,9 +36,7 @@ from sedmad.core.membership.messages import (
 from sedmad.core.membership.publication import Publication
 from sedmad.core.membership.record import Record, SignedRecord
 from sedmad.core.membership.roster import PeerState
-from sedmad.core.membership.rumour import Rumour
 from sedmad.core.membership.settings import LAN, MembershipSettings
-from sedmad.core.membership.spreading import News
 from sedmad.core.membership.telling import SizeOf
 from sedmad.core.membership.view import FullView, View
 
@@ -85,10 +83,10 @@ class Membership:
         self._view = view or FullView()
         self._events: list[Event] = []
         self._awareness = Awareness(settings.awareness_maximum)
-        self._heartbeats = Heartbeats(self.peer_id, settings, self._awareness, rng)
         publication = Publication(advert, settings, sign, wall_offset_s, now)
         self._knowledge = Knowledge(publication, settings, size_of, self._awareness, self._events.append, now)
         self._telling = self._knowledge.telling
+        self._detector = FailureDetector(self._knowledge, settings, self._awareness, rng)
         self._neighbours: frozenset[str] = frozenset()
         self._compare_at = now + settings.anti_entropy_interval_s * rng.random()
         self._knowledge.restore(known)
@@ -109,8 +107,7 @@ class Membership:
         """Return every other member by peer id; the dead stay for `forget_dead_after_s`."""
         rows = []
         for peer_id, member in sorted(self._knowledge.roster, key=lambda item: item[0]):
-            contact = self._heartbeats.get(peer_id)
-            rows.append(PeerRow(peer_id, member.advert, member.state, contact.rtt_s if contact else None))
+            rows.append(PeerRow(peer_id, member.advert, member.state, self._detector.rtt_s(peer_id)))
         return rows
 
     def known_records(self) -> list[SignedRecord]:
@@ -144,35 +141,30 @@ class Membership:
     def link_up(self, peer_id: str, now: float) -> None:
         """A session to this peer stands: probe it at once, whether it is a member yet or not."""
         if peer_id != self.peer_id:
-            self._heartbeats.reach(peer_id, now)
+            self._detector.reach(peer_id, now)
             self._next_timeout = self._earliest()
 
     def link_down(self, peer_id: str, now: float) -> None:
         """The session to this peer is lost: suspect it, for this node alone, and find out."""
         if self._knowledge.roster.get(peer_id) is not None:
-            self._knowledge.roster.doubt(peer_id)
-            self._heartbeats.link_lost(peer_id, now)
+            self._detector.link_lost(peer_id, now)
             self._next_timeout = self._earliest()
 
     def receive(self, sender: str, message: Message, now: float) -> None:
         """Take in a message; records in it are verified, and `sender` is who the session says it is."""
         self._notice_sleep(now)
-        self._heartbeats.heard(sender, now, probed_us=isinstance(message, Probe))
-        self._knowledge.roster.vouch(sender)
+        self._detector.heard(sender, now, probed_us=isinstance(message, Probe))
         match message:
             case Probe():
                 findings = self._absorb(sender, message, now)
-                if message.rtt_s is not None:
-                    self._heartbeats.told_rtt(sender, message.rtt_s)
-                records, rumours = self._news_for(sender, now, introduce=findings.accused)
-                self._telling.send(sender, ProbeAnswer(message.probe_id, records, rumours), now)
+                self._detector.answer(sender, message, now, introduce=findings.accused)
             case ProbeAnswer():
                 self._introduce_if(self._absorb(sender, message, now).accused, sender, now)
-                self._answered(sender, message.probe_id, now)
+                self._detector.answered(sender, message, now)
             case IndirectProbe():
-                self._run_errand(sender, message, now)
+                self._detector.run_errand(sender, message, now)
             case IndirectAnswer():
-                self._hear_helper(message, now)
+                self._detector.hear_helper(message, now)
             case Gossip():
                 findings = self._absorb(sender, message, now, repair=message.repair)
                 self._introduce_if(findings.accused, sender, now)
@@ -198,15 +190,7 @@ class Membership:
         self._notice_sleep(now)
         if self._knowledge.publication.due_at <= now:
             self._knowledge.publish_advert(now)
-        for errand in self._heartbeats.failed_errands(now):
-            answer = IndirectAnswer(errand.probe_id, errand.target, reached=False)
-            self._telling.send(errand.requester, answer, now)
-        for failure in self._heartbeats.failures(now):
-            self._blame(failure, now)
-        for contact in self._heartbeats.due(now):
-            self._probe(contact, now)
-        for contact, probe_id in self._heartbeats.late(now):
-            self._ask_helpers(contact, probe_id, now)
+        self._detector.handle_timeout(now)
         deaths = [
             rumour for rumour in self._knowledge.roster.overdue(now) if self._knowledge.bury(rumour, now)
         ]
@@ -241,8 +225,8 @@ class Membership:
         if findings.presence_changed:
             self._look_around(now)
         for peer_id in findings.disputed:
-            if self._hears(peer_id, now):
-                self._heartbeats.reach(peer_id, now)  # it lives: let it hear of its death, and refute
+            if self._detector.hears(peer_id, now):
+                self._detector.reach(peer_id, now)  # it lives: let it hear of its death, and refute
         if findings.met:
             self._telling.send_if_room(sender, self._knowledge.index.digests(), now)
         if repair and findings.learned:
@@ -252,87 +236,8 @@ class Membership:
         """Choose neighbours anew, after somebody came or went."""
         roster = self._knowledge.roster
         self._neighbours = self._view.neighbours(self.peer_id, roster.present())
-        self._heartbeats.watch(self._neighbours, self._view.neighbours(self.peer_id, roster.dead()), now)
+        self._detector.watch(self._neighbours, self._view.neighbours(self.peer_id, roster.dead()), now)
         self._telling.spreading.drop_known_by_all(self._neighbours)
-
-    def _news_for(
-        self, peer_id: str, now: float, *, introduce: bool = False
-    ) -> tuple[tuple[SignedRecord, ...], tuple[Rumour, ...]]:
-        """Return what to tell a peer; one that is suspect or dead hears that first, so that it can refute."""
-        first: list[News] = []
-        last_word = self._knowledge.roster.last_word(peer_id)
-        if last_word is not None:
-            first.append(last_word)
-        if introduce or last_word is not None or self._knowledge.roster.get(peer_id) is None:
-            first.append(self._knowledge.publication.signed)
-        return self._telling.news_for(peer_id, len(self._neighbours) + 1, now, first)
-
-    def _probe(self, contact: Contact, now: float) -> None:
-        records, rumours = self._news_for(contact.peer_id, now, introduce=contact.pace is not Pace.NEIGHBOUR)
-        probe_id = self._heartbeats.begin(contact, now)
-        if not self._telling.send(contact.peer_id, Probe(probe_id, records, rumours, contact.rtt_s), now):
-            self._heartbeats.postpone(contact, now)
-
-    def _answered(self, sender: str, probe_id: int, now: float) -> None:
-        errand = self._heartbeats.finish_errand(sender, probe_id)
-        if errand is not None:
-            answer = IndirectAnswer(errand.probe_id, errand.target, reached=True)
-            self._telling.send(errand.requester, answer, now)
-        elif self._heartbeats.answered(sender, probe_id, now, directly=True):
-            self._awareness.improve()
-
-    def _ask_helpers(self, contact: Contact, probe_id: int, now: float) -> None:
-        roster = self._knowledge.roster
-        alive = [
-            peer_id
-            for peer_id in sorted(self._neighbours - {contact.peer_id})
-            if (member := roster.get(peer_id)) is not None and member.state == "alive"
-        ]
-        helpers = self._rng.sample(alive, min(self._settings.indirect_probes, len(alive)))
-        request = IndirectProbe(probe_id, contact.peer_id)
-        asked = sum(self._telling.send(helper, request, now) for helper in helpers)
-        self._heartbeats.asked_helpers(contact, asked)
-
-    def _run_errand(self, sender: str, request: IndirectProbe, now: float) -> None:
-        if request.target != self.peer_id and self._knowledge.roster.get(request.target) is not None:
-            probe_id = self._heartbeats.run_errand(sender, request.probe_id, request.target, now)
-            if probe_id is not None:
-                self._telling.send(request.target, Probe(probe_id), now)
-
-    def _hear_helper(self, answer: IndirectAnswer, now: float) -> None:
-        if not answer.reached:
-            self._heartbeats.helper_refused(answer.target, answer.probe_id)
-        elif self._heartbeats.answered(answer.target, answer.probe_id, now, directly=False):
-            self._awareness.improve()
-            self._knowledge.roster.vouch(answer.target)
-
-    def _blame(self, failure: Failure, now: float) -> None:
-        """A probe failed. Where helpers did not answer either, the fault may be ours."""
-        if failure.pace is Pace.NEIGHBOUR:
-            self._awareness.worsen(failure.doubtful_helpers if failure.helpers else 1)
-            member = self._knowledge.roster.get(failure.peer_id)
-            if member is not None:
-                rumour = Rumour("suspect", failure.peer_id, member.advert.sequence, self.peer_id)
-                self._knowledge.accuse(rumour, now)
-
-    def _bury_the_dead(self, now: float) -> None:
-        died = False
-        for rumour in self._knowledge.roster.overdue(now):
-            if self._hears(rumour.peer_id, now):
-                # Others suspect it and its refutation got lost, but who talks to us is not dead.
-                self._knowledge.roster.reprieve(rumour.peer_id, self._settings.probe_interval_s)
-            else:
-                died |= self._knowledge.bury(rumour, now)
-        if self._knowledge.forget(now) or died:
-            self._look_around(now)
-
-    def _hears(self, peer_id: str, now: float) -> bool:
-        """Say whether this peer itself was heard of late."""
-        contact = self._heartbeats.get(peer_id)
-        return (
-            contact is not None
-            and now - contact.heard_at <= SILENT_INTERVALS * self._settings.probe_interval_s
-        )
 
     def _compare(self, now: float) -> None:
         """Ask one neighbour what we do not have in common."""
@@ -347,14 +252,14 @@ class Membership:
             slept_s = now - self._next_timeout
             self._awareness.worsen()
             self._knowledge.roster.extend_suspicions(slept_s)
-            self._heartbeats.start_over(now)
+            self._detector.start_over(now)
             self._next_timeout = now
 
     def _earliest(self) -> float | None:
         deadlines = (
             self._knowledge.publication.due_at,
             self._compare_at,
-            self._heartbeats.next_timeout(),
+            self._detector.next_timeout(),
             self._knowledge.roster.next_timeout(),
             self._telling.next_timeout(),
         )

@@ -1,9 +1,9 @@
 """Who is a member, and what is believed of each: alive, suspect or dead.
 
-What is believed of a peer only ever moves up: to a newer advert, and within one advert from alive over
-suspect to dead. So nodes that heard the same adverts and rumours believe the same, in whatever order they
-heard them. The exception is what a node saw with its own eyes (a lost link, an answer): that it believes by
-itself, and takes back by itself.
+What is believed of a peer only ever moves up: to a newer advert, and within one advert from alive over suspect
+to dead. So nodes that know the same adverts and heard the same rumours of them believe the same, in whatever
+order they heard them. The exception is what a node saw with its own eyes (a lost link, an answer): that it
+believes by itself, and takes back by itself.
 """
 
 from __future__ import annotations

@@ -1,0 +1,235 @@
+"""The mesh as an application sees it, through the daemon on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from sedmad.client.connection import Connection
+from sedmad.client.matrix import Matrix
+from sedmad.errors import MatrixNotFound, UsageError
+from sedmad.home import Home
+from sedmad.wire.messages import (
+    CreateInvitationRequest,
+    CreateInvitationResponse,
+    GetStatusRequest,
+    GetStatusResponse,
+    InspectMatrixRequest,
+    InspectMatrixResponse,
+    ListMatricesRequest,
+    ListMatricesResponse,
+    ListPeersRequest,
+    ListPeersResponse,
+    MatrixSummary,
+    PeerSummary,
+    PutMatrixRequest,
+    PutMatrixResponse,
+    RemoveMatrixRequest,
+    RemoveMatrixResponse,
+    StopNodeRequest,
+    StopNodeResponse,
+)
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from sedmad.client.upload import Progress
+
+# Removing tells every holder, some of which may be dead and take their time-outs.
+REMOVE_TIMEOUT_S = 60.0
+# A manifest may have to be fetched from guardians, the first of which may be dead.
+INSPECT_TIMEOUT_S = 30.0
+# Names have at most 128 bytes, and `name@owner` not many more: what is longer need not travel to be refused.
+NAME_BYTES_MAX = 512
+SURVIVE_MAX = 2**32 - 1
+
+
+def connect(home: str | os.PathLike[str] | None = None) -> Mesh:
+    """Connect with the daemon of this machine.
+
+    Args:
+        home: the daemon's home; $SEDMAD_HOME or the user's own by default.
+
+    Raises:
+        DaemonNotRunning: no daemon answers there.
+        ConfigurationInvalid: the home's path is too long for a socket.
+    """
+    located = Home.locate(None if home is None else os.fspath(home), os.environ)
+    return Mesh(Connection(located.control_socket))
+
+
+class Mesh:
+    """The matrices and nodes of a mesh. Any number of threads may use one; `with` closes it.
+
+    Every method raises DaemonNotRunning, SessionLost and DeadlineExceeded where the daemon is gone or does not answer
+    in time, besides what it names itself.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+    def put(
+        self,
+        name: str,
+        array_or_path: npt.ArrayLike | str | os.PathLike[str],
+        *,
+        survive: int = 1,
+        replace: bool = False,
+        allow_nonfinite: bool = False,
+        progress: Progress | None = None,
+    ) -> Matrix:
+        """Store a matrix, and return it when it is safe. The same content under the same name is a success.
+
+        Args:
+            name: at most 128 bytes.
+            array_or_path: (rows, columns) float32 or float64, or the path of a `.npy` file with it. It is streamed;
+                big-endian values and Fortran order are converted on the way.
+            survive: how many nodes may be lost at once without losing the matrix.
+            replace: store it as a new version where the name is taken.
+            allow_nonfinite: take NaN and infinities as they are.
+            progress: told how far it is, on this thread.
+
+        Raises:
+            ShapeMismatch, UnsupportedDtype, MatrixFileInvalid: it is no matrix that can be stored.
+            NameTaken: another matrix has the name.
+            InsufficientCapacity, NotEnoughPeers: the mesh cannot hold it; no byte was sent.
+            NonFiniteValues: it holds NaN or infinities.
+        """
+        response = self.upload(
+            name,
+            array_or_path,
+            survive=survive,
+            replace=replace,
+            allow_nonfinite=allow_nonfinite,
+            progress=progress,
+        )
+        return Matrix(self._connection, response.matrix)
+
+    def upload(
+        self,
+        name: str,
+        array_or_path: npt.ArrayLike | str | os.PathLike[str],
+        *,
+        survive: int = 1,
+        replace: bool = False,
+        allow_nonfinite: bool = False,
+        progress: Progress | None = None,
+    ) -> PutMatrixResponse:
+        """Do what `put` does, and return the daemon's whole answer."""
+        from sedmad.client.source import MatrixSource
+        from sedmad.client.upload import Upload
+
+        if not 0 <= survive <= SURVIVE_MAX:
+            raise UsageError(f"survive is a number of nodes, not {survive}", matrix=name)
+        request = PutMatrixRequest(
+            name=checked_name(name), survive=survive, replace=replace, allow_nonfinite=allow_nonfinite
+        )
+        return Upload(MatrixSource(array_or_path), request, progress).run(self._connection)
+
+    def __getitem__(self, name: str) -> Matrix:
+        """Return the matrix of that name.
+
+        Raises:
+            MatrixNotFound: there is none.
+        """
+        return Matrix(self._connection, self.inspect(name).matrix)
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        try:
+            self.inspect(name)
+        except MatrixNotFound:
+            return False
+        return True
+
+    def inspect(self, name: str) -> InspectMatrixResponse:
+        """Return where a matrix lies, partition by partition.
+
+        Raises:
+            MatrixNotFound: there is none of that name.
+        """
+        return self._connection.call(
+            "MatrixService/InspectMatrix",
+            InspectMatrixRequest(name=checked_name(name)),
+            InspectMatrixResponse,
+            timeout_s=INSPECT_TIMEOUT_S,
+            matrix=name,
+        )
+
+    def matrices(self) -> list[Matrix]:
+        """Return every matrix of the mesh, in the order of names."""
+        return [Matrix(self._connection, summary) for summary in self.summaries()]
+
+    def summaries(self) -> Sequence[MatrixSummary]:
+        """Return what the daemon tells of every matrix, in the order of names."""
+        request = ListMatricesRequest()
+        response = self._connection.call("MatrixService/ListMatrices", request, ListMatricesResponse)
+        return response.matrices
+
+    def status(self) -> GetStatusResponse:
+        """Return what this machine's node tells of itself, its peers and its matrices."""
+        return self._connection.call("NodeService/GetStatus", GetStatusRequest(), GetStatusResponse)
+
+    def peers(self) -> Sequence[PeerSummary]:
+        """Return every other member of the mesh that is known, the dead of late among them."""
+        return self._connection.call("NodeService/ListPeers", ListPeersRequest(), ListPeersResponse).peers
+
+    def remove(self, name: str) -> RemoveMatrixResponse:
+        """Remove a name, and free its bytes on all nodes that can be told now.
+
+        Raises:
+            MatrixNotFound: there is none of that name.
+        """
+        return self._connection.call(
+            "MatrixService/RemoveMatrix",
+            RemoveMatrixRequest(name=checked_name(name)),
+            RemoveMatrixResponse,
+            timeout_s=REMOVE_TIMEOUT_S,
+            matrix=name,
+            idempotent=False,
+        )
+
+    def invite(self, expires_s: int = 24 * 3600) -> CreateInvitationResponse:
+        """Return a token that admits one node within `expires_s` seconds.
+
+        Raises:
+            NotPermitted: this node may not invite.
+        """
+        request = CreateInvitationRequest(expires_s=expires_s)
+        return self._connection.call(
+            "NodeService/CreateInvitation", request, CreateInvitationResponse, idempotent=False
+        )
+
+    def stop_node(self) -> None:
+        """Have the daemon stop; it has agreed when this returns, and ends on its own."""
+        self._connection.call("NodeService/StopNode", StopNodeRequest(), StopNodeResponse, idempotent=False)
+
+
+def checked_name(name: str) -> str:
+    """Return a name that can be asked for.
+
+    Raises:
+        UsageError: no matrix can have it.
+    """
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise UsageError("the name of a matrix is not text", why=str(error)) from error
+    if not 0 < length <= NAME_BYTES_MAX:
+        raise UsageError(f"the name of a matrix has {length} bytes", why="1 to 128 are allowed")
+    return name

@@ -1,0 +1,155 @@
+"""A product as panels: columns of X go out while columns of Y come in, several panels under way at once."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sedmad.client.call import Call
+from sedmad.client.connection import Connection, decoded
+from sedmad.errors import DeadlineExceeded, ProtocolViolation, SessionLost
+from sedmad.wire.calls import ResponseData, ResponseReceived
+from sedmad.wire.messages import ApplyMatrixRequest, ApplyMatrixResponse, DataType
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+# Bounds of the contract: what a daemon joins into one kernel call, and what is sent without waiting for credit.
+PANEL_COLUMNS_MAX = 64
+PANEL_BYTES_MAX = 8 << 20
+# One is computed, one travels each way, one waits: more would only take memory.
+PANELS_IN_FLIGHT = 4
+
+
+@dataclass(slots=True)
+class _Panel:
+    """Rows are columns of X and Y. `y` is where the answer belongs."""
+
+    x: npt.NDArray[Any]
+    y: npt.NDArray[Any]
+    call: Call
+
+
+class Product:
+    """Multiplies with one version of one matrix, by one deadline.
+
+    Args:
+        connection: the way to the daemon.
+        request: name, version, direction; `columns` is filled in for every panel.
+        data_type: the matrix's.
+        deadline_s: seconds from now.
+
+    Raises:
+        DeadlineExceeded: the deadline has passed already; nothing was sent.
+    """
+
+    def __init__(
+        self, connection: Connection, request: ApplyMatrixRequest, data_type: int, deadline_s: float
+    ) -> None:
+        self._connection = connection
+        self._request = request
+        self._data_type = data_type
+        self._deadline_s = deadline_s
+        self._deadline = time.monotonic() + deadline_s
+        self._remaining_s()
+
+    def run(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[list[int], list[ApplyMatrixResponse]]:
+        """Fill `y` with the product.
+
+        Args:
+            x: (columns, n): the columns of X, one after the other; converted to y's dtype panel by panel.
+            y: (columns, m), C order, the matrix's dtype.
+
+        Returns:
+            The columns of each panel, and what the daemon told of it.
+
+        Raises:
+            DeadlineExceeded: it was not done in time.
+            SessionLost: the daemon went away twice.
+            SedmadError: what the daemon answered with.
+        """
+        import numpy as np
+
+        column_bytes = max(x.shape[1], y.shape[1]) * y.itemsize
+        width = max(1, min(PANEL_COLUMNS_MAX, PANEL_BYTES_MAX // column_bytes))
+        under_way: deque[_Panel] = deque()
+        widths, responses = [], []
+        try:
+            for start in range(0, len(x), width):
+                if len(under_way) == PANELS_IN_FLIGHT:
+                    responses.append(self._finish(under_way))
+                panel_x = np.ascontiguousarray(x[start : start + width], y.dtype)
+                under_way.append(_Panel(panel_x, y[start : start + width], self._begin(panel_x)))
+                widths.append(len(panel_x))
+            while under_way:
+                responses.append(self._finish(under_way))
+        finally:
+            for panel in under_way:
+                panel.call.close()
+        return widths, responses
+
+    def _begin(self, x: npt.NDArray[Any]) -> Call:
+        self._request.columns = len(x)
+        return self._connection.open(
+            "MatrixService/ApplyMatrix",
+            self._request,
+            payload=x.data,
+            timeout_s=self._remaining_s(),
+            matrix=self._request.name,
+        )
+
+    def _finish(self, under_way: deque[_Panel]) -> ApplyMatrixResponse:
+        """Wait for the oldest panel; ask once more where the daemon went away meanwhile."""
+        panel = under_way[0]
+        try:
+            response = self._receive(panel)
+        except SessionLost:
+            panel.call.close()
+            panel.call = self._begin(panel.x)
+            response = self._receive(panel)
+        panel.call.close()
+        under_way.popleft()
+        return response
+
+    def _receive(self, panel: _Panel) -> ApplyMatrixResponse:
+        target = panel.y.data.cast("B")
+        received_bytes = 0
+        event: ResponseData | ResponseReceived | None = None
+        while not isinstance(event, ResponseReceived):
+            event = panel.call.receive()
+            stop = received_bytes + len(event.payload)
+            if len(event.payload) and (event.offset != received_bytes or stop > len(target)):
+                raise self._violation(f"bytes {event.offset}-{event.offset + len(event.payload)}")
+            target[received_bytes:stop] = event.payload
+            received_bytes = stop
+            panel.call.consume(len(event.payload))
+        response = decoded(event.message, ApplyMatrixResponse)
+        if (
+            received_bytes != len(target)
+            or response.length != panel.y.shape[1]
+            or response.data_type != self._data_type
+        ):
+            dtype = DataType.Name(response.data_type)
+            raise self._violation(f"{received_bytes} bytes, columns of {response.length} {dtype}")
+        return response
+
+    def _violation(self, got: str) -> ProtocolViolation:
+        return ProtocolViolation(
+            f"the daemon's product with {self._request.name} has not the form that was asked for",
+            why=f"got {got}",
+            matrix=self._request.name,
+        )
+
+    def _remaining_s(self) -> float:
+        remaining_s = self._deadline - time.monotonic()
+        if self._deadline_s <= 0 or remaining_s <= 0:
+            raise DeadlineExceeded(
+                f"the product with {self._request.name} was not done by its deadline",
+                why="the deadline had passed before anything was sent"
+                if self._deadline_s <= 0
+                else f"{self._deadline_s:g} s were allowed",
+                matrix=self._request.name,
+            )
+        return remaining_s
