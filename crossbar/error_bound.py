@@ -28,8 +28,8 @@ ERROR_CONSTANT = 2.0
 TRANSPOSED_BLOCK_ROWS = 256
 """Rows of a float32 partition that a transposed product sums in float32; the blocks are summed in float64.
 
-Measured with one thread on partitions of 1,536 to 4,096 rows: 256 rows cost 0-20 % more than one float32
-product of the whole partition, 64 rows 20-40 %, a float64 product of converted blocks 100-300 %.
+Measured with one thread on partitions of 1,536 to 4,096 rows: 256 rows cost 0-25 % more than one float32
+product of the whole partition, 64 rows 20-40 %, a float64 product of converted blocks 30-500 %.
 """
 
 

@@ -31,8 +31,7 @@ class ComputeMeasurement:
 
 
 def measure_compute(budget_s: float, clock: Callable[[], float]) -> ComputeMeasurement:
-    """Measure products of a wide panel (arithmetic) and of one column (memory), for `budget_s` seconds in
-    all.
+    """Measure products of a wide panel (arithmetic) and of one column (memory) for about `budget_s`.
 
     Takes 16 MiB while it runs. Run it in a worker thread, after `crossbar.threads.single_threaded_blas`.
 

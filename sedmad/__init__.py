@@ -1,20 +1,21 @@
 """sedmad: one active memory out of the machines you already have.
 
-    import sedmad
-    mesh = sedmad.connect()
-    w = mesh.put("encoder/w1", weights, survive=1)
-    y = w @ x
+import sedmad
+mesh = sedmad.connect()
+w = mesh.put("encoder/w1", weights, survive=1)
+y = w @ x
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sedmad.version import __version__
+
 if TYPE_CHECKING:
     from sedmad.client import Matrix, Mesh, connect
 
-__all__ = ["Matrix", "Mesh", "connect"]
-__version__ = "0.1.0"
+__all__ = ["Matrix", "Mesh", "__version__", "connect"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,18 @@ PANEL_BYTES_MAX = 8 << 20
 # One is computed, one travels each way, one waits: more would only take memory.
 PANELS_IN_FLIGHT = 4
 
+# Partial results of transposed products are float64 whatever the matrix is.
+PARTIAL_ITEMSIZE = 8
+# Partitions are whole blocks of rows, so the daemon counts a length as the next multiple.
+BLOCK_ROWS = 64
+
+
+def panel_columns(x_length: int, y_length: int, itemsize: int, *, transposed: bool) -> int:
+    """Return how many columns go into a panel: one always fits."""
+    x_bytes = -(-x_length // BLOCK_ROWS) * BLOCK_ROWS * itemsize
+    y_bytes = -(-y_length // BLOCK_ROWS) * BLOCK_ROWS * (PARTIAL_ITEMSIZE if transposed else itemsize)
+    return max(1, min(PANEL_COLUMNS_MAX, PANEL_BYTES_MAX // max(x_bytes, y_bytes)))
+
 
 @dataclass(slots=True)
 class _Panel:
@@ -72,8 +84,7 @@ class Product:
         """
         import numpy as np
 
-        column_bytes = max(x.shape[1], y.shape[1]) * y.itemsize
-        width = max(1, min(PANEL_COLUMNS_MAX, PANEL_BYTES_MAX // column_bytes))
+        width = panel_columns(x.shape[1], y.shape[1], y.itemsize, transposed=self._request.transposed)
         under_way: deque[_Panel] = deque()
         widths, responses = [], []
         try:

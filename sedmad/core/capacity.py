@@ -120,7 +120,9 @@ class CapacityLedger:
 
     def expire(self, now: float) -> list[Hashable]:
         """Release the reservations whose time is over and return their keys."""
-        over = [key for key, entry in self._entries.items() if not entry.committed and entry.expires_at_s <= now]
+        over = [
+            key for key, entry in self._entries.items() if not entry.committed and entry.expires_at_s <= now
+        ]
         for key in over:
             self.release(key)
         return over

@@ -90,8 +90,7 @@ class _Peer:
 
 
 class Estimates:
-    """What is known of every peer. Remembers at most 4096; the one not heard of for longest is forgotten
-    first."""
+    """What is known of at most 4096 peers; the one not heard of for longest is forgotten first."""
 
     def __init__(self, own_peer_id: str) -> None:
         self._own_peer_id = own_peer_id
@@ -236,8 +235,7 @@ class Estimates:
 
     @classmethod
     def _learn_path(cls, peer: _Peer, moved_bytes: int, path_s: float) -> None:
-        """Learn from the time that an answer spent on the way: bandwidth if it was large, else round-trip
-        time."""
+        """Learn from an answer's time on the way: bandwidth if it was large, else round-trip time."""
         if moved_bytes < BULK_BYTES:
             cls._learn_rtt(peer, max(0.0, path_s - moved_bytes * peer.seconds_per_byte))
         else:

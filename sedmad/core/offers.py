@@ -18,8 +18,7 @@ _GUARDIAN_COUNTS = (5, 3, 1)  # odd, so that a majority survives as many losses 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One node as the planning node sees it; for the planning node itself `rtt_s` is 0 and the link
-    infinite."""
+    """One node as the planning node sees it, whose own `rtt_s` is 0 and whose own link is infinite."""
 
     peer_id: str
     memory_available_bytes: int

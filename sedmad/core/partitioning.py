@@ -82,15 +82,13 @@ class Partitioning:
 
     @property
     def panel_columns(self) -> int:
-        """Most columns of X that one product W X takes: neither X nor a partition's Y is more than a
-        panel."""
+        """Most columns that one product W X takes: neither X nor a partition's Y is more than a panel."""
         longest = max(self.columns, self.partition_rows) * self.itemsize
         return _columns_within(longest)
 
     @property
     def transposed_panel_columns(self) -> int:
-        """Most columns of X that one product W^T X takes: a partition's slice of X, and its float64
-        partial."""
+        """Most columns that one product W^T X takes, given a partition's slice of X and its partial."""
         longest = max(self.columns * _PARTIAL_ITEMSIZE, self.partition_rows * self.itemsize)
         return _columns_within(longest)
 

@@ -44,8 +44,7 @@ _SLOWEST = 1e-9  # a speed of zero makes a node the last choice, not an error
 
 
 def memory_penalty_s(fullness: float) -> float:
-    """Return the seconds by which a node with this share of its memory pledge in use is put at a
-    disadvantage."""
+    """Return the seconds by which a node is put back for this share of its memory pledge in use."""
     return MEMORY_PRESSURE_S * max(0.0, fullness - MEMORY_PRESSURE_FROM)
 
 
@@ -76,8 +75,7 @@ class Work:
         )
 
     def service_s(self, gflops: float, memory_bandwidth_bytes_per_s: float) -> float:
-        """Return the seconds a machine of these speeds computes: arithmetic or memory, whichever takes
-        longer."""
+        """Return the seconds of arithmetic or of reading memory, whichever takes longer."""
         return max(
             self.flops / max(gflops * 1e9, _SLOWEST),
             self.weight_bytes / max(memory_bandwidth_bytes_per_s, _SLOWEST),

@@ -105,8 +105,7 @@ def route(
 
 
 def late_after_s(predicted_s: float) -> float:
-    """Return the seconds after which an answer predicted in `predicted_s` is late and a standby may be
-    asked."""
+    """Return after how many seconds an answer predicted in `predicted_s` is late."""
     return max(LATE_AT_LEAST_S, LATE_FACTOR * predicted_s + LATE_MARGIN_S)
 
 

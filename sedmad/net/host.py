@@ -32,7 +32,7 @@ from sedmad.net.addresses import (
 from sedmad.net.identity import Identity
 from sedmad.net.protocols import STREAMS_MAX, STREAMS_PER_PEER_MAX, Handler, Protocols
 from sedmad.net.stream import ByteStream
-from sedmad.net.swarm import make_basic_host
+from sedmad.net.swarm import CONNECTIONS_MAX, make_basic_host
 from sedmad.net.tcp import TcpTransport
 from sedmad.net.yamux_stream import YamuxStream
 
@@ -42,7 +42,10 @@ log = structlog.get_logger("sedmad.net")
 NEXT_ADDRESS_S = 0.25
 # A connection that carries nothing is closed: a session keeps a stream, a stranger has said nothing.
 IDLE_CONNECTION_S = 30.0
-IDLE_CHECK_S = 5.0
+# When half of the places are taken, those who have nothing to say make room at once.
+CROWDED_CONNECTIONS = CONNECTIONS_MAX // 2
+CROWDED_IDLE_S = 1.0
+IDLE_CHECK_S = 1.0
 SHUTDOWN_S = 2.0
 
 
@@ -194,13 +197,16 @@ class PeerHost(INotifee):
 
     async def close_idle_connections(self) -> None:
         """Close, for ever, connections that carry no stream."""
-        while True:
-            await trio.sleep(IDLE_CHECK_S)
-            limit = trio.current_time() - IDLE_CONNECTION_S
-            for connection in self._swarm.get_connections():
-                idle_since = connection.muxed_conn.idle_since
-                if idle_since is not None and idle_since < limit:
-                    await connection.close()
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.sleep(IDLE_CHECK_S)
+                connections = self._swarm.get_connections()
+                is_crowded = len(connections) >= CROWDED_CONNECTIONS
+                limit = trio.current_time() - (CROWDED_IDLE_S if is_crowded else IDLE_CONNECTION_S)
+                for connection in connections:
+                    idle_since = connection.muxed_conn.idle_since
+                    if idle_since is not None and idle_since < limit:
+                        nursery.start_soon(connection.close)
 
     async def close_connections(self) -> None:
         """Close all connections side by side; libp2p closes one after another."""

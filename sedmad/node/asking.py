@@ -106,10 +106,10 @@ class AskingService:
                 matrix=name,
             ) from error
 
-    def link_lost(self, peer_id: str) -> None:
-        """A session lost its stream: what was asked of that peer is asked of others at once."""
+    def doubt(self, peer_id: str) -> None:
+        """A peer is suspected, or its connection broke: what was asked of it is asked of others at once."""
         for _, product in list(self._running):
-            product.lost(peer_id)
+            product.doubt(peer_id)
 
     async def _run(self, task: ProductTask, items: list[_Item], deadline: float) -> list[Result]:
         began = monotonic_s()

@@ -32,6 +32,8 @@ class Chooser:
         self._rng = rng
         self._estimates = Estimates(own_peer_id)
         self._budget = HedgeBudget()
+        # Holders that were late last; at most as many as there are peers with copies.
+        self._silent: set[str] = set()
 
     def take_note(self, adverts: Iterable[Advert]) -> None:
         """Take up what nodes say of themselves, this one included."""
@@ -115,9 +117,14 @@ class Chooser:
         """Return how long to wait for an answer before others are asked as well."""
         return late_after_s(share.predicted_s)
 
-    def may_ask_twice(self) -> bool:
-        """Return whether the budget for asking twice has room, and take from it."""
-        return self._budget.spend()
+    def may_ask_twice(self, share: Share) -> bool:
+        """Return whether others may be asked for a share that is late.
+
+        A holder that is late again, and has answered nothing in between, counts as lost: that costs no budget.
+        """
+        lost = share.peer_id in self._silent
+        self._silent.add(share.peer_id)
+        return lost or self._budget.spend()
 
     def asked(self, share: Share) -> None:
         """Count what was asked."""
@@ -126,6 +133,7 @@ class Chooser:
 
     def answered(self, share: Share, work: Work, elapsed_s: float, result: ShareResult) -> None:
         """Learn from an answer."""
+        self._silent.discard(share.peer_id)
         self._estimates.observe(
             share.peer_id,
             work,

@@ -17,7 +17,6 @@ from crossbar.engine import engine_for
 from crossbar.measure import measure_compute
 from crossbar.profile import IDEAL
 from crossbar.threads import single_threaded_blas
-from sedmad import __version__
 from sedmad.core.capacity import CapacityLedger
 from sedmad.core.membership import events
 from sedmad.core.membership.advert import Advert, first_sequence
@@ -50,6 +49,7 @@ from sedmad.node.status import NodeService
 from sedmad.store import counters, manifests, puts
 from sedmad.store.blobs import BlobStore, open_blobs
 from sedmad.store.database import Database, open_database
+from sedmad.version import __version__
 from sedmad.wire.methods import MethodTable
 
 log = structlog.get_logger("sedmad")
@@ -88,6 +88,8 @@ class Node:
             case events.ClaimChanged(name, signed):
                 self.keeper.keep([signed])
                 self._notice_replacement(name)
+            case events.PeerSuspected(peer_id):
+                self.asking.doubt(peer_id)
             case events.PeerDead(peer_id):
                 self.holding.owner_gone(peer_id)
             case _:
@@ -97,7 +99,7 @@ class Node:
         """A session gained or lost its stream."""
         self.membership.on_link(peer_id, up)
         if not up:
-            self.asking.link_lost(peer_id)
+            self.asking.doubt(peer_id)
 
     def _notice_replacement(self, name: str) -> None:
         """Somebody else took a newer version of a name of ours: ours is history."""

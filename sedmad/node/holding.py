@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from sqlite3 import Connection
 from typing import TYPE_CHECKING
 
 import structlog
@@ -32,6 +31,8 @@ from sedmad.store.holdings import Holding, Kind, State
 from sedmad.wire import messages as wire
 
 if TYPE_CHECKING:
+    from sqlite3 import Connection
+
     # libp2p brings stubs that hide trio's own types, this one among them.
     from trio_typing import TaskStatus
 

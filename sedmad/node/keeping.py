@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from sqlite3 import Connection
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +18,8 @@ from sedmad.store.database import Database
 from sedmad.store.records import RecordKind
 
 if TYPE_CHECKING:
+    from sqlite3 import Connection
+
     # libp2p brings stubs that hide trio's own types, this one among them.
     from trio_typing import TaskStatus
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from sqlite3 import Connection
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -33,6 +33,9 @@ from sedmad.store.database import Database
 from sedmad.store.manifests import ManifestKey, Role, StoredManifest, StoredTombstone
 from sedmad.wire import messages as wire
 
+if TYPE_CHECKING:
+    from sqlite3 import Connection
+
 log = structlog.get_logger("sedmad.manifests")
 
 STORE_MANIFEST = "sedma.v1.ManifestService/StoreManifest"
@@ -41,7 +44,7 @@ GET_MANIFEST = "sedma.v1.ManifestService/GetManifest"
 CACHED_MAX = 1024
 ASK_TIMEOUT_S = 3.0
 
-Transaction = Callable[[Connection], None]
+Transaction = Callable[["Connection"], None]
 
 
 class ManifestService:

@@ -95,11 +95,11 @@ class Product:
         """Return the peer ids of holders that have not answered what is still missing."""
         return sorted({share.peer_id for share in self._outstanding if self._missing(share.partitions)})
 
-    def lost(self, peer_id: str) -> None:
-        """The session with a holder lost its stream: others are asked at once, and its own answer may still come."""
+    def doubt(self, peer_id: str) -> None:
+        """A holder may be gone: others are asked at once, and its own answer may still come."""
         for share in list(self._outstanding):
             if share.peer_id == peer_id:
-                self._ask_for(share.partitions, f"the connection to {self._name_of(peer_id)} broke")
+                self._ask_for(share.partitions, f"{self._name_of(peer_id)} is suspected")
 
     def _ask_for(self, partitions: Iterable[int], reason: str) -> None:
         """Ask holders that were not tried yet for what is missing of these partitions."""
@@ -142,7 +142,7 @@ class Product:
 
     async def _watch(self, share: Share) -> None:
         await trio.sleep(self._chooser.late_after_s(share))
-        if self._chooser.may_ask_twice():
+        if self._chooser.may_ask_twice(share):
             self._ask_for(share.partitions, f"{self._name_of(share.peer_id)} is late")
 
     def _accept(self, share: Share, elapsed_s: float, result: ShareResult) -> None:

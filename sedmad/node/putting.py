@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from sqlite3 import Connection
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -40,6 +40,9 @@ from sedmad.store.manifests import ManifestKey
 from sedmad.store.puts import StoredPut
 from sedmad.wire import messages as wire
 from sedmad.wire.matrix_digest import matrix_digest
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
 
 log = structlog.get_logger("sedmad.putting")
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import sys
 from collections.abc import Mapping
-from typing import Any
 
 import structlog
 import trio
@@ -18,6 +15,7 @@ from sedmad.net.credentials import Credentials
 from sedmad.net.identity import Identity
 from sedmad.node.configuration import Configuration, load_configuration
 from sedmad.node.daemon import run_node
+from sedmad.node.log import configure_log
 from sedmad.store.lock import locked_home
 
 log = structlog.get_logger("sedmad")
@@ -67,25 +65,3 @@ async def _watch_signals(stopping: trio.Event) -> None:
                 os._exit(128 + number)
             log.info("stopping", signal=signal.Signals(number).name)
             stopping.set()
-
-
-def configure_log(level: str) -> None:
-    """Log for people on a terminal, as JSON lines elsewhere; libraries only from warnings on."""
-    number = getattr(logging, level.upper())
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if sys.stderr.isatty():
-        renderer: list[Any] = [structlog.dev.ConsoleRenderer()]
-    else:
-        renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    structlog.configure(
-        processors=shared + renderer,
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    # py-libp2p logs every connection that a stranger drops as an error; ours tell what matters.
-    logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr)

@@ -18,6 +18,7 @@ from sedmad.net.identity import Identity
 from sedmad.net.join import request_join
 from sedmad.node.bootstrap import BOOTSTRAP_FILE, save_bootstrap
 from sedmad.node.clock import wall_time_s
+from sedmad.node.log import configure_log
 from sedmad.store.lock import locked_home
 from sedmad.wire.messages import InvitationToken, JoinResponse
 from sedmad.wire.token import decode_token
@@ -50,6 +51,7 @@ def init_mesh(home: Home, name: str | None) -> InitResult:
     Raises:
         MeshExists: the home has a mesh already.
     """
+    configure_log("warning")
     name = _node_name(name)
     home.create()
     with locked_home(home.lock_file):
@@ -69,6 +71,7 @@ def join_mesh(home: Home, token_text: str, name: str | None) -> JoinResult:
         NodeUnreachable: none of the token's addresses answers.
     """
     token = decode_token(token_text)
+    configure_log("warning")
     name = _node_name(name)
     home.create()
     with locked_home(home.lock_file):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from sedmad import __version__
 from sedmad.core.membership.membership import PeerRow
 from sedmad.net.calls import IncomingCall
 from sedmad.net.sessions import Sessions
@@ -15,6 +14,7 @@ from sedmad.node.invitations import InvitationService
 from sedmad.node.matrices import MatrixSummaries
 from sedmad.node.membership import MembershipService
 from sedmad.node.records import NODE_STATES, PEER_STATES
+from sedmad.version import __version__
 from sedmad.wire import messages as wire
 
 # Certificates tolerate two hours; people should know long before.
