@@ -6,7 +6,8 @@ holding of a put that nobody committed; both are cleared up at the next start.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,13 +27,11 @@ from sedmad.node.records import DTYPES
 from sedmad.node.residents import Residents
 from sedmad.store import holdings as holding_table
 from sedmad.store.blobs import BlobStore
-from sedmad.store.database import Database
+from sedmad.store.database import Connection, Database
 from sedmad.store.holdings import Holding, Kind, State
 from sedmad.wire import messages as wire
 
 if TYPE_CHECKING:
-    from sqlite3 import Connection
-
     # libp2p brings stubs that hide trio's own types, this one among them.
     from trio_typing import TaskStatus
 
@@ -84,16 +83,22 @@ class HoldingService:
         # Around every step that relies on a blob being there, or deletes one.
         self._blob_lock = trio.Lock()
         self._nursery: trio.Nursery | None = None
-        self._to_delete, self._deletions = trio.open_memory_channel[frozenset[bytes]](1024)
+        # Blobs that may have to go: no more of them than there are on disk.
+        self._unwanted: set[bytes] = set()
+        self._unwanted_changed = trio.Event()
+        self._needed: Counter[bytes] = Counter()
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Delete blobs that nothing needs any more, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            async for digests in self._deletions:
-                async with self._blob_lock:
-                    for digest in digests:
+            while True:
+                await self._unwanted_changed.wait()
+                self._unwanted_changed = trio.Event()
+                while self._unwanted:
+                    async with self._blob_lock:
+                        digest = self._unwanted.pop()
                         if not self._is_held(digest):
                             await self._blobs.delete(digest)
 
@@ -112,7 +117,7 @@ class HoldingService:
                         partition_indices=[holding.partition_index],
                     )
                 )
-                self._to_delete.send_nowait(orphans)
+                self._delete_soon(orphans)
                 log.warning(
                     "copy_dropped", partition=holding.partition_index, digest=holding.digest.hex()[:16]
                 )
@@ -153,12 +158,16 @@ class HoldingService:
         kind = KINDS.get(request.kind)
         if kind is None or request.partition_index >= put.partitioning.count or len(request.digest) != 32:
             raise ProtocolViolation("a copy of what there is not", node=call.remote)
-        async with self._transfers:
-            if not self._blobs.contains(request.digest):
-                size_bytes = put.partitioning.size_bytes(request.partition_index)
-                sources = [source for source in request.sources if source != self._own_peer_id]
-                await fetch_partition(self._sessions, self._blobs, request.digest, size_bytes, sources)
-            await self.hold(request.put_id, request.partition_index, request.digest, kind)
+        await self.need(request.digest)
+        try:
+            async with self._transfers:
+                if not self._blobs.contains(request.digest):
+                    size_bytes = put.partitioning.size_bytes(request.partition_index)
+                    sources = [source for source in request.sources if source != self._own_peer_id]
+                    await fetch_partition(self._sessions, self._blobs, request.digest, size_bytes, sources)
+                await self.hold(request.put_id, request.partition_index, request.digest, kind)
+        finally:
+            self.need_no_more(request.digest)
         return wire.HoldCopyResponse()
 
     async def release_put(
@@ -235,9 +244,17 @@ class HoldingService:
             for put_id in [put_id for put_id, put in self._puts.items() if put.owner == owner]:
                 self._nursery.start_soon(self.release, put_id)
 
-    async def delete_unheld(self, digest: bytes) -> None:
-        """Delete a spooled blob unless a copy here needs it."""
-        self._to_delete.send_nowait(frozenset({digest}))
+    async def need(self, digest: bytes) -> None:
+        """Keep a blob that is there, or about to be, from being deleted; until `need_no_more`."""
+        async with self._blob_lock:
+            self._needed[digest] += 1
+
+    def need_no_more(self, digest: bytes) -> None:
+        """Let a blob go, unless a copy here holds it."""
+        self._needed[digest] -= 1
+        if not self._needed[digest]:
+            del self._needed[digest]
+        self._delete_soon({digest})
 
     def on_manifest(
         self, manifest: Manifest, put_id: bytes
@@ -294,9 +311,15 @@ class HoldingService:
         for digest in orphans:
             self._residents.drop(digest)
         if orphans:
-            self._to_delete.send_nowait(orphans)
+            self._delete_soon(orphans)
+
+    def _delete_soon(self, digests: Iterable[bytes]) -> None:
+        self._unwanted.update(digests)
+        self._unwanted_changed.set()
 
     def _is_held(self, digest: bytes) -> bool:
+        if digest in self._needed:
+            return True
         groups = [put.holdings for put in self._puts.values()] + list(self._active.values())
         return any(holding.digest == digest for holdings in groups for holding in holdings.values())
 

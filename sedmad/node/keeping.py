@@ -14,12 +14,10 @@ from sedmad.core.membership.record import SignedRecord
 from sedmad.errors import PeerError, SedmadError
 from sedmad.node.records import read_record
 from sedmad.store import records as record_table
-from sedmad.store.database import Database
+from sedmad.store.database import Connection, Database
 from sedmad.store.records import RecordKind
 
 if TYPE_CHECKING:
-    from sqlite3 import Connection
-
     # libp2p brings stubs that hide trio's own types, this one among them.
     from trio_typing import TaskStatus
 

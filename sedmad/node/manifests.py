@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -29,12 +28,9 @@ from sedmad.node.manifest import Manifest, key_from_wire, key_to_wire, read_mani
 from sedmad.node.membership import MembershipService
 from sedmad.node.records import read_record
 from sedmad.store import manifests as manifest_table
-from sedmad.store.database import Database
+from sedmad.store.database import Connection, Database
 from sedmad.store.manifests import ManifestKey, Role, StoredManifest, StoredTombstone
 from sedmad.wire import messages as wire
-
-if TYPE_CHECKING:
-    from sqlite3 import Connection
 
 log = structlog.get_logger("sedmad.manifests")
 
@@ -44,7 +40,7 @@ GET_MANIFEST = "sedma.v1.ManifestService/GetManifest"
 CACHED_MAX = 1024
 ASK_TIMEOUT_S = 3.0
 
-Transaction = Callable[["Connection"], None]
+Transaction = Callable[[Connection], None]
 
 
 class ManifestService:

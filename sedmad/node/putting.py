@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -34,15 +33,13 @@ from sedmad.node.spooling import hash_stream, spool
 from sedmad.store import manifests as manifest_table
 from sedmad.store import puts as put_table
 from sedmad.store.blobs import BlobStore
-from sedmad.store.database import Database
+from sedmad.store.database import Connection, Database
 from sedmad.store.holdings import Kind
 from sedmad.store.manifests import ManifestKey
 from sedmad.store.puts import StoredPut
+from sedmad.store.spool import BlobWriter
 from sedmad.wire import messages as wire
 from sedmad.wire.matrix_digest import matrix_digest
-
-if TYPE_CHECKING:
-    from sqlite3 import Connection
 
 log = structlog.get_logger("sedmad.putting")
 
@@ -276,7 +273,14 @@ class PuttingService:
         """Spool, and have each partition copied as soon as it is on disk here."""
         async with trio.open_nursery() as nursery:
 
-            async def on_partition(index: int, digest: bytes) -> None:
+            async def keep(index: int, writer: BlobWriter) -> None:
+                digest = writer.digest
+                await self._holding.need(digest)
+                try:
+                    await writer.commit()
+                except BaseException:
+                    self._holding.need_no_more(digest)
+                    raise
                 nursery.start_soon(self._copy_partition, put, index, digest)
 
             def on_progress(received_bytes: int) -> None:
@@ -291,16 +295,18 @@ class PuttingService:
                 self._blobs,
                 name=put.name,
                 allow_nonfinite=request.allow_nonfinite,
-                on_partition=on_partition,
+                keep=keep,
                 on_progress=on_progress,
             )
 
     async def _copy_partition(self, put: _Put, index: int, digest: bytes) -> None:
-        async with trio.open_nursery() as nursery:
-            for peer_id, kind in put.copies_of(index).items():
-                nursery.start_soon(self._hold, put, index, digest, peer_id, kind)
-        if self._own_peer_id not in put.copies_of(index):
-            await self._holding.delete_unheld(digest)
+        try:
+            async with trio.open_nursery() as nursery:
+                for peer_id, kind in put.copies_of(index).items():
+                    nursery.start_soon(self._hold, put, index, digest, peer_id, kind)
+        finally:
+            # Its holders have it: the spooled bytes go, unless this node is one of them.
+            self._holding.need_no_more(digest)
 
     async def _hold(self, put: _Put, index: int, digest: bytes, peer_id: str, kind: Kind) -> None:
         if peer_id == self._own_peer_id:

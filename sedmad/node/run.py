@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Mapping
 
@@ -18,10 +19,10 @@ from sedmad.node.daemon import run_node
 from sedmad.node.log import configure_log
 from sedmad.store.lock import locked_home
 
-log = structlog.get_logger("sedmad")
+# 256 GiB in partitions of 8 MiB, and connections.
+OPEN_FILES = 65_536
 
-# After this, what is under way is cut: a service manager kills after 90 s, a person much earlier.
-STOP_GRACE_S = 5.0
+log = structlog.get_logger("sedmad")
 
 
 def run_daemon(home: Home, overrides: Mapping[str, object]) -> None:
@@ -37,6 +38,7 @@ def run_daemon(home: Home, overrides: Mapping[str, object]) -> None:
     identity = Identity.load(home.identity_key)
     home.create()
     configure_log(configuration.log_level)
+    _allow_open_files()
     with locked_home(home.lock_file):
         try:
             trio.run(_run, home, identity, credentials, configuration)
@@ -44,6 +46,14 @@ def run_daemon(home: Home, overrides: Mapping[str, object]) -> None:
             if known := first_known(group):
                 raise known from group
             raise
+
+
+def _allow_open_files() -> None:
+    """Raise the soft limit: every mapped partition takes a descriptor, and shells hand out 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, OPEN_FILES) if hard != resource.RLIM_INFINITY else OPEN_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _run(

@@ -12,8 +12,9 @@ from sedmad.errors import NonFiniteValues, ProtocolViolation
 from sedmad.net.calls import Chunk
 from sedmad.store.blobs import BlobStore
 from sedmad.store.digests import PartitionHasher
+from sedmad.store.spool import BlobWriter
 
-OnPartition = Callable[[int, bytes], Awaitable[None]]
+Keep = Callable[[int, BlobWriter], Awaitable[None]]
 
 
 async def spool(
@@ -24,13 +25,13 @@ async def spool(
     *,
     name: str,
     allow_nonfinite: bool,
-    on_partition: OnPartition,
+    keep: Keep,
     on_progress: Callable[[int], None],
 ) -> list[bytes]:
     """Write a stream of values, C order, as blobs; return the partitions' digests.
 
     Args:
-        on_partition: awaited with (index, digest) when a partition is on disk.
+        keep: awaited with (index, writer) when all bytes of a partition are written; it commits them.
         on_progress: called with the bytes received so far.
 
     Raises:
@@ -48,9 +49,8 @@ async def spool(
                 if not allow_nonfinite:
                     await checker.check(piece)
                 await writer.write(piece)
-            digest = await writer.commit()
-        digests.append(digest)
-        await on_partition(index, digest)
+            await keep(index, writer)
+        digests.append(writer.digest)
     await source.expect_end()
     return digests
 

@@ -51,6 +51,11 @@ class BlobWriter:
         return self._offset
 
     @property
+    def digest(self) -> bytes:
+        """The digest of what is written so far; all of it is hashed already."""
+        return self._hasher.digest()
+
+    @property
     def committed(self) -> bool:
         return self._committed
 
