@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sedmad.core.joining import RUNNING_MAX
 from sedmad.errors import DeadlineExceeded
 from sedmad.net.sessions import Sessions
 from sedmad.node.choosing import Chooser
@@ -72,7 +73,9 @@ class AskingService:
         self.chooser = Chooser(own_peer_id, membership, sessions, rng)
         self._asker = ShareAsker(own_peer_id, sessions, multiplying)
         self._running: list[tuple[ProductTask, Product]] = []
-        self.joiner: Joiner[ProductTask, _Item, Result] = Joiner(self._run, lambda task: task.columns_max)
+        self.joiner: Joiner[ProductTask, _Item, Result] = Joiner(
+            self._run, lambda task: task.columns_max, RUNNING_MAX
+        )
 
     async def multiply(
         self, manifest: Manifest, panel: Panel, *, transposed: bool, deadline: float, name: str

@@ -40,16 +40,18 @@ class Joiner(Generic[Task, Item, Result]):
     Args:
         run: runs a task on several items at once and returns a result for each, in order.
         columns_max: columns that may be joined for a task.
+        running_max: how often a task runs at once; more of it waits, and is joined.
     """
 
     def __init__(
         self,
         run: Callable[[Task, list[Item], float], Awaitable[list[Result]]],
         columns_max: Callable[[Task], int],
+        running_max: int,
     ) -> None:
         self._run = run
         self._columns_max = columns_max
-        self._queue: JoinQueue[Task, _Slot[Item, Result]] = JoinQueue()
+        self._queue: JoinQueue[Task, _Slot[Item, Result]] = JoinQueue(running_max=running_max)
         self._ids = itertools.count(1)
         self._nursery: trio.Nursery | None = None
 

@@ -5,10 +5,12 @@ Each thread runs BLAS single-threaded: two pools of threads on the same cores we
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import trio
@@ -28,6 +30,11 @@ MULTIPLY = "sedma.v1.ProductService/MultiplyPartitions"
 # Partitions of a transposed product answer in float64, so that their sum depends on their order alone.
 TRANSPOSED_DTYPE = np.dtype("<f8")
 COMPUTE_THREADS = os.cpu_count() or 1
+# One panel of a matrix at a time, on all cores: what comes meanwhile is joined, as two narrow panels cost almost twice
+# what one of their width together does.
+RUNNING_MAX = 1
+# Below this many multiplications another thread costs more than it saves (some 100 us).
+FLOPS_PER_THREAD_MIN = 4e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ class MultiplyingService:
         self._own_peer_id = own_peer_id
         self._threads = trio.CapacityLimiter(COMPUTE_THREADS)
         self.joiner: Joiner[PartialTask, _Item, PartialResult] = Joiner(
-            self._run, lambda task: task.columns_max
+            self._run, lambda task: task.columns_max, RUNNING_MAX
         )
         # Smoothed seconds, for the advert: what a product waits here, and takes.
         self.queue_s = 0.0
@@ -147,9 +154,7 @@ class MultiplyingService:
         manifest = items[0].manifest
         programmed = [await self._programmed(manifest, index) for index in task.partitions]
         panel = items[0].panel if len(items) == 1 else np.concatenate([item.panel for item in items])
-        arrays, compute_s = await trio.to_thread.run_sync(
-            _compute, manifest, task, programmed, panel, limiter=self._threads
-        )
+        arrays, compute_s = await self._compute(manifest, task, programmed, panel)
         service_s = monotonic_s() - started_at
         self.service_s += 0.1 * (service_s - self.service_s)
         results = []
@@ -164,6 +169,35 @@ class MultiplyingService:
             offset = stop
         return results
 
+    async def _compute(
+        self, manifest: Manifest, task: PartialTask, programmed: list[ProgrammedPartition], panel: Panel
+    ) -> tuple[list[Panel], float]:
+        """Return an array per partition, and the seconds that the slowest thread computed."""
+        slices: list[Panel] = []
+        offset = 0
+        for index in task.partitions if task.transposed else ():
+            start, stop = manifest.rows_of(index)
+            slices.append(panel[:, offset : offset + stop - start])
+            offset += stop - start
+        flops = len(panel) * sum(math.prod(partition.shape) for partition in programmed)
+        threads = min(COMPUTE_THREADS, len(programmed), max(1, int(flops / FLOPS_PER_THREAD_MIN)))
+        results: list[tuple[list[Panel], float]] = [([], 0.0)] * threads
+
+        async def run(thread: int) -> None:
+            part = slice(thread * len(programmed) // threads, (thread + 1) * len(programmed) // threads)
+            if task.transposed:
+                work = partial(_multiply_transposed, programmed[part], slices[part])
+            else:
+                work = partial(_multiply_straight, programmed[part], panel)
+            results[thread] = await trio.to_thread.run_sync(work, limiter=self._threads)
+
+        async with trio.open_nursery() as nursery:
+            for thread in range(1, threads):
+                nursery.start_soon(run, thread)
+            await run(0)
+        arrays = [array for found, _ in results for array in found]
+        return arrays, max(compute_s for _, compute_s in results)
+
     async def _programmed(self, manifest: Manifest, index: int) -> ProgrammedPartition:
         if self._own_peer_id not in manifest.copies[index]:
             raise MatrixNotFound(f"partition {index} does not lie here", node=self._own_peer_id, hint="")
@@ -173,18 +207,19 @@ class MultiplyingService:
         )
 
 
-def _compute(
-    manifest: Manifest, task: PartialTask, programmed: list[ProgrammedPartition], panel: Panel
-) -> tuple[list[Panel], float]:
-    """Run the engine on every partition, in a worker thread."""
+def _multiply_straight(programmed: Sequence[ProgrammedPartition], panel: Panel) -> tuple[list[Panel], float]:
+    """Run the engine on partitions, in a worker thread; return their arrays and the seconds it took."""
     began = time.perf_counter()
-    if not task.transposed:
-        arrays: list[Panel] = [partition.multiply(panel) for partition in programmed]
-        return arrays, time.perf_counter() - began
-    arrays, offset = [], 0
-    for index, partition in zip(task.partitions, programmed, strict=True):
-        start, stop = manifest.rows_of(index)
-        part = np.ascontiguousarray(panel[:, offset : offset + stop - start])
-        arrays.append(partition.multiply_transposed(part))
-        offset += stop - start
+    arrays: list[Panel] = [partition.multiply(panel) for partition in programmed]
+    return arrays, time.perf_counter() - began
+
+
+def _multiply_transposed(
+    programmed: Sequence[ProgrammedPartition], slices: Sequence[Panel]
+) -> tuple[list[Panel], float]:
+    began = time.perf_counter()
+    arrays: list[Panel] = [
+        partition.multiply_transposed(np.ascontiguousarray(part))
+        for partition, part in zip(programmed, slices, strict=True)
+    ]
     return arrays, time.perf_counter() - began
