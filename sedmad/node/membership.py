@@ -23,6 +23,7 @@ from sedmad.node import membership_wire
 from sedmad.node.certificates import Certificates
 from sedmad.node.clock import monotonic_s, wall_time_s
 from sedmad.node.records import read_record, sign_record
+from sedmad.node.replies import read_reply
 from sedmad.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ WAITING_ADVERTS_MAX = 512
 CERTIFICATE_TIMEOUT_S = 5.0
 # The core may ask for a time in the past; the loop turns at most this often.
 STEP_S_MIN = 0.005
+# Names removed 90 days ago; an hour more or less is the same.
+TOMBSTONES_S = 3600.0
 
 
 @dataclass(slots=True)
@@ -87,6 +90,7 @@ class MembershipService:
         """Let time pass for the core until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._fetch_certificates)
+            nursery.start_soon(self._forget_tombstones)
             self._act()
             task_status.started()
             while True:
@@ -184,6 +188,11 @@ class MembershipService:
                 self._fetches.send_nowait(record.peer_id)
         return False
 
+    async def _forget_tombstones(self) -> None:
+        while True:
+            self.core.drop_old_tombstones(wall_time_s())
+            await trio.sleep(TOMBSTONES_S)
+
     async def _fetch_certificates(self) -> None:
         async for peer_id in self._to_fetch:
             waiting = self._waiting[peer_id]
@@ -194,7 +203,7 @@ class MembershipService:
                     wire.GetCertificateRequest(peer_id=peer_id),
                     deadline=monotonic_s() + CERTIFICATE_TIMEOUT_S,
                 )
-                chain = wire.GetCertificateResponse.FromString(encoded).chain
+                chain = read_reply(wire.GetCertificateResponse, encoded, waiting.from_peer).chain
                 self._certificates.check_fetched(chain, peer_id)
             except SedmadError as error:
                 log.debug("certificate_not_fetched", peer=peer_id, why=str(error))

@@ -14,11 +14,12 @@ class Faults:
     """The faults of one run. The defaults are a good network on a good day.
 
     Attributes:
-        loss, duplication: share of messages lost, and delivered twice. delay_mean_s: mean of the exponential
-        delay on top of `delay_minimum_s`. reordering: share of messages that wait up to ten times as long as
-        others. clog_per_s: how often, per second, some direction between two nodes stops for up to
-        `clog_maximum_s`; what is
-            sent meanwhile arrives afterwards.
+        loss: share of messages lost.
+        duplication: share of messages delivered twice.
+        delay_mean_s: mean of the exponential delay on top of `delay_minimum_s`.
+        reordering: share of messages that wait up to ten times as long as others.
+        clog_per_s: how often, per second, some direction between two nodes stops for up to `clog_maximum_s`;
+            what is sent meanwhile arrives afterwards.
         split: who is cut off when the network splits, every `split_every_s` on average.
         split_one_way: the cut lets messages through in one direction.
         crash_every_s: mean time between crashes of any node; 0 is never. Crashed nodes restart after a while.

@@ -70,7 +70,7 @@ class SimulatedMesh:
         self._settings = settings
         self._disks: dict[str, list[SignedRecord]] = {node_id: [] for node_id in self.node_ids}
         self._sequences: dict[tuple[str, int, str], int] = {}
-        self._meters = {node_id: Meter(settings.bytes_per_second) for node_id in self.node_ids}
+        self._meters: dict[str, Meter] = {}
         self._skews_s = {node_id: self._draw_skew_s() for node_id in self.node_ids}
         self._offsets_s = {node_id: self.simulator.rng.uniform(0.0, 1e6) for node_id in self.node_ids}
         self.nodes = {node_id: self._make_node(node_id) for node_id in self.node_ids}
@@ -84,6 +84,7 @@ class SimulatedMesh:
         if seeds is None:
             seeds = rng.sample(others, min(SEEDS_PER_NODE, len(others)))
         node = self.nodes[node_id]
+        self._meters[node_id] = Meter(self._settings.bytes_per_second)  # the budget is one of each life
         node.start()
         self.simulator.note(f"{node_id} starts, knowing {' '.join(seeds) or 'nobody'}")
         self._dial(node_id, node.boot_counter, seeds)

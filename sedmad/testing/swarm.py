@@ -10,8 +10,9 @@ import argparse
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from sedmad.core.membership import LAN
 from sedmad.testing.faults import Faults
 from sedmad.testing.mesh import InvariantBroken, SimulatedMesh
 from sedmad.testing.weather import Weather
@@ -19,6 +20,7 @@ from sedmad.testing.weather import Weather
 # Every node is configured with these, and they always come back; without a common acquaintance two halves of
 # a mesh that never met could not find each other.
 ANCHORS = ("n00", "n01")
+BYTE_BUDGETS = (8 << 10, 64 << 10)  # one that binds, and the usual one
 NAMES = ("encoder/w1", "encoder/w2", "decoder/w1", "words")
 
 
@@ -41,8 +43,10 @@ def run(seed: int) -> tuple[SimulatedMesh, Report]:
     """
     rng = random.Random(f"swarm {seed}")  # noqa: S311  (replayable chance is the point)
     faults = Faults.draw(rng)
-    node_ids = [f"n{place:02}" for place in range(3 + int(14 * rng.random() ** 2))]
-    mesh = SimulatedMesh(seed, node_ids, faults)
+    nodes = 3 + int(14 * rng.random() ** 3)  # mostly few: small meshes are quick, and as telling
+    node_ids = [f"n{place:02}" for place in range(nodes)]
+    settings = replace(LAN, bytes_per_second=rng.choice(BYTE_BUDGETS))
+    mesh = SimulatedMesh(seed, node_ids, faults, settings)
     simulator = mesh.simulator
     simulator.note(f"{faults}")
 

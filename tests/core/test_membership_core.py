@@ -159,9 +159,13 @@ def test_an_accused_node_refutes_in_the_very_answer() -> None:
 def test_one_who_holds_an_outdated_suspicion_gets_the_newer_advert_again() -> None:
     core = make("m")
     acquaint(core, "x")
-    run_until(core, 25.0)
+    core.update_advert({"state": "draining"}, 0.5)
+    run_until(core, 1.0)
     sequence = core.advert.sequence
-    core.receive("x", Probe(1, (), (Rumour("suspect", "m", sequence - 1, "y"),)), 25.0)
+    core.receive("x", Probe(1), 1.0)
+    core.receive("x", Probe(2), 1.0)
+    assert [len(answer.records) for _, answer in only(core, ProbeAnswer)] == [1, 0]
+    core.receive("x", Probe(3, (), (Rumour("suspect", "m", sequence - 1, "y"),)), 1.0)
     [(_, answer)] = only(core, ProbeAnswer)
     assert core.advert.sequence == sequence
     assert sequence in [record.record.sequence for record in answer.records]
@@ -215,13 +219,27 @@ def test_answers_that_fit_no_probe_change_nothing() -> None:
 def test_a_sleeper_blames_nobody() -> None:
     core = make("a")
     acquaint(core, "b", "c")
-    run_until(core, 0.5)
+    sent = run_until(core, 0.99)
+    assert {receiver for _, receiver, message in sent if isinstance(message, Probe)} == {"b", "c"}
     core.handle_timeout(60.0)
     assert {row.state for row in core.peers()} == {"alive"}
     core.receive("b", Gossip(rumours=(Rumour("suspect", "c", 1, "b"),)), 60.0)
-    core.collect()
     core.receive("b", Probe(1), 120.0)
+    core.handle_timeout(120.0)
     assert {row.peer_id: row.state for row in core.peers()} == {"b": "alive", "c": "suspect"}
+
+
+def test_the_dead_are_probed_now_and_then_and_told_so() -> None:
+    core = make("a")
+    acquaint(core, "b")
+    core.receive("c", Gossip(rumours=(Rumour("dead", "b", 1, "c"),)), 0.0)
+    sent = run_until(core, 60.0)
+    probes = [message for _, receiver, message in sent if receiver == "b" and isinstance(message, Probe)]
+    assert 10 <= len(probes) <= 14
+    assert all(Rumour("dead", "b", 1, "a") in probe.rumours for probe in probes)
+    assert all(core.advert.peer_id in [record.record.peer_id for record in probe.records] for probe in probes)
+    core.receive("b", Probe(1, (advert("b", 2),)), 60.0)
+    assert [row.state for row in core.peers()] == ["alive"]
 
 
 def test_material_changes_are_told_within_a_second_and_others_with_the_next_advert() -> None:

@@ -148,6 +148,13 @@ class Knowledge:
         self.telling.spread(rumour, Urgency.RUMOUR, {rumour.by, heard_from or self.own_id}, now)
         return True
 
+    def forget(self, now: float) -> bool:
+        """Stop listing those who are dead for long; True if there were any."""
+        before = len(self.roster)
+        self.roster.forget(now)
+        self._skewed = {peer_id for peer_id in self._skewed if self.roster.get(peer_id) is not None}
+        return len(self.roster) < before
+
     def _take_claim(self, signed: SignedRecord, known_by: tuple[str, ...], now: float, *, tell: bool) -> bool:
         assert isinstance(signed.record, Claim)
         accepted = self.directory.accept(signed)
@@ -215,13 +222,6 @@ class Knowledge:
             self._report(ClockSkewed(advert.peer_id, skew_s))
         elif abs(skew_s) < self._settings.clock_skew_warning_s / 2:
             self._skewed.discard(advert.peer_id)
-
-    def forget(self, now: float) -> bool:
-        """Stop listing those who are dead for long; True if there were any."""
-        before = len(self.roster)
-        self.roster.forget(now)
-        self._skewed = {peer_id for peer_id in self._skewed if self.roster.get(peer_id) is not None}
-        return len(self.roster) < before
 
 
 _URGENCY = {
