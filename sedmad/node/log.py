@@ -18,7 +18,10 @@ def configure_log(level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if sys.stderr.isatty():
-        renderer: list[Any] = [structlog.dev.ConsoleRenderer()]
+        # Plain tracebacks: the pretty ones print local variables, keys among them.
+        renderer: list[Any] = [
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        ]
     else:
         renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
