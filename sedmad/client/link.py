@@ -201,6 +201,8 @@ class Link:
         mailbox = self._mailboxes.get(event.call_id)
         if mailbox is None:
             return
+        if isinstance(event, ResponseReceived):
+            del self._mailboxes[event.call_id]
         if len(mailbox.arrived) >= EVENTS_MAX:
             raise ProtocolViolation(
                 "the daemon sent more than its client can take", why=f"{EVENTS_MAX} messages wait"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from sedmad.client.connection import Connection
+from sedmad.client.connection import TIMEOUT_S, Connection
 from sedmad.errors import (
     MatrixNotFound,
     MatrixTooLarge,
@@ -19,6 +20,7 @@ from sedmad.errors import (
 from sedmad.sizes import format_bytes
 from sedmad.wire.messages import (
     ApplyMatrixRequest,
+    ApplyMatrixResponse,
     DataType,
     InspectMatrixRequest,
     InspectMatrixResponse,
@@ -91,9 +93,7 @@ class Matrix:
         return Matrix(self._connection, self._summary, transposed=not self._transposed)
 
     def __repr__(self) -> str:
-        rows, columns = self.shape
-        turned = ".T" if self._transposed else ""
-        return f"<Matrix {self.name}{turned} v{self.version}: {rows} x {columns} {self._dtype_name()}>"
+        return f"<Matrix {self._form()}, version {self.version}>"
 
     def __matmul__(self, x: npt.ArrayLike) -> npt.NDArray[Any]:
         return self.apply(x)
@@ -152,13 +152,16 @@ class Matrix:
         columns = operand._columns_of(np.asarray(x))
         if math.isnan(deadline_s):
             raise UsageError("a deadline is a number of seconds", matrix=self.name)
-        y, widths, responses, elapsed_s = operand._follow_versions(
-            lambda summary: operand._multiply(summary, columns, deadline_s, explain)
+        began = time.monotonic()
+        deadline = began + deadline_s
+        y, widths, responses = operand._follow_versions(
+            lambda summary: operand._multiply(summary, columns, deadline, explain), deadline
         )
+        elapsed_ms = (time.monotonic() - began) * 1000
         result = y[0] if np.ndim(x) == 1 else y.T
         if not explain:
             return result
-        return result, explained(widths, responses, elapsed_s * 1000)
+        return result, explained(widths, responses, elapsed_ms)
 
     def get(self, *, max_bytes: int | None = -1, progress: Progress | None = None) -> npt.NDArray[Any]:
         """Return the whole matrix, bit for bit.
@@ -208,7 +211,7 @@ class Matrix:
             )
         if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
             raise ShapeMismatch(
-                f"{self!r} cannot be multiplied with x of shape {x.shape}",
+                f"{self._form()} cannot be multiplied with x of shape {x.shape}",
                 why=f"x must have shape ({self.shape[1]},) or ({self.shape[1]}, columns)",
                 hint="Did you mean the transposed matrix, w.T or --transpose?"
                 if x.ndim and x.shape[0] == self.shape[0]
@@ -218,22 +221,19 @@ class Matrix:
         return x.reshape(1, -1) if x.ndim == 1 else x.T
 
     def _multiply(
-        self, summary: MatrixSummary, x: npt.NDArray[Any], deadline_s: float, explain: bool
-    ) -> tuple[npt.NDArray[Any], list[int], list[Any], float]:
-        import time
-
+        self, summary: MatrixSummary, x: npt.NDArray[Any], deadline: float, explain: bool
+    ) -> tuple[npt.NDArray[Any], list[int], list[ApplyMatrixResponse]]:
         import numpy as np
 
         from sedmad.client.product import Product
 
-        began = time.monotonic()
         request = ApplyMatrixRequest(
             name=summary.name, version=summary.version, transposed=self._transposed, explain=explain
         )
-        product = Product(self._connection, request, summary.data_type, deadline_s)
+        product = Product(self._connection, request, summary.data_type, deadline)
         y = np.empty((len(x), self.shape[0]), self.dtype)
         widths, responses = product.run(x, y)
-        return y, widths, responses, time.monotonic() - began
+        return y, widths, responses
 
     def _fetch(
         self, summary: MatrixSummary, max_bytes: int | None, progress: Progress | None
@@ -263,21 +263,24 @@ class Matrix:
         download(self._connection, summary, fill, progress)
         return array.T if self._transposed else array
 
-    def _follow_versions(self, action: Callable[[MatrixSummary], Result]) -> Result:
+    def _follow_versions(
+        self, action: Callable[[MatrixSummary], Result], deadline: float = math.inf
+    ) -> Result:
         """Do something with the version that this is; where it has been replaced, with the one that replaced it."""
         for _ in range(REPLACEMENTS_MAX):
             summary = self._summary
             try:
                 return action(summary)
             except MatrixNotFound:
-                self._summary = self._replacement(summary)
+                self._summary = self._replacement(summary, deadline - time.monotonic())
         return action(self._summary)
 
-    def _replacement(self, old: MatrixSummary) -> MatrixSummary:
+    def _replacement(self, old: MatrixSummary, remaining_s: float) -> MatrixSummary:
         new = self._connection.call(
             "MatrixService/InspectMatrix",
             InspectMatrixRequest(name=old.name),
             InspectMatrixResponse,
+            timeout_s=max(0.0, min(remaining_s, TIMEOUT_S)),
             matrix=old.name,
         ).matrix
         if (new.rows, new.columns, new.data_type) != (old.rows, old.columns, old.data_type):
@@ -288,6 +291,11 @@ class Matrix:
                 matrix=old.name,
             )
         return new
+
+    def _form(self) -> str:
+        rows, columns = self.shape
+        turned = " transposed" if self._transposed else ""
+        return f"{self.name}{turned} ({rows} x {columns} {self._dtype_name()})"
 
     def _dtype_name(self) -> str:
         return DTYPE_NAMES[self._summary.data_type]

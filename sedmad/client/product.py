@@ -51,20 +51,19 @@ class Product:
         connection: the way to the daemon.
         request: name, version, direction; `columns` is filled in for every panel.
         data_type: the matrix's.
-        deadline_s: seconds from now.
+        deadline: when it must be done, on the clock of time.monotonic.
 
     Raises:
         DeadlineExceeded: the deadline has passed already; nothing was sent.
     """
 
     def __init__(
-        self, connection: Connection, request: ApplyMatrixRequest, data_type: int, deadline_s: float
+        self, connection: Connection, request: ApplyMatrixRequest, data_type: int, deadline: float
     ) -> None:
         self._connection = connection
         self._request = request
         self._data_type = data_type
-        self._deadline_s = deadline_s
-        self._deadline = time.monotonic() + deadline_s
+        self._deadline = deadline
         self._remaining_s()
 
     def run(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[list[int], list[ApplyMatrixResponse]]:
@@ -155,12 +154,11 @@ class Product:
 
     def _remaining_s(self) -> float:
         remaining_s = self._deadline - time.monotonic()
-        if self._deadline_s <= 0 or remaining_s <= 0:
+        if remaining_s <= 0:
+            sent = "some of its columns" if self._request.columns else "anything"
             raise DeadlineExceeded(
                 f"the product with {self._request.name} was not done by its deadline",
-                why="the deadline had passed before anything was sent"
-                if self._deadline_s <= 0
-                else f"{self._deadline_s:g} s were allowed",
+                why=f"the deadline passed before {sent} could be sent",
                 matrix=self._request.name,
             )
         return remaining_s

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sedmad.core.joining import RUNNING_MAX
-from sedmad.errors import DeadlineExceeded
+from sedmad.errors import DeadlineExceeded, SedmadError
 from sedmad.net.sessions import Sessions
 from sedmad.node.choosing import Chooser
 from sedmad.node.clock import monotonic_s
@@ -108,6 +108,9 @@ class AskingService:
                 node=names,
                 matrix=name,
             ) from error
+        except SedmadError as error:
+            error.matrix = error.matrix or name
+            raise
 
     def doubt(self, peer_id: str) -> None:
         """A peer is suspected, or its connection broke: what was asked of it is asked of others at once."""

@@ -12,12 +12,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sedmad.core.membership.advert import MAX_ADDRESSES, MAX_LABEL_BYTES, MAX_LABELS
 from sedmad.errors import ConfigurationInvalid
 
 DEFAULT_PORT = 4717
-LABELS_MAX = 32
-ADDRESSES_MAX = 16
-LABEL_CHARACTERS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +67,8 @@ def load_configuration(
 def _from_file(path: Path) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationInvalid(f"{path} cannot be read", why=str(error)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationInvalid(f"{path} is not valid TOML", why=str(error)) from error
     return _checked(document, str(path))
@@ -85,7 +85,11 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             found[key] = words
         elif key == "labels":
             pairs = [word.partition("=") for word in words]
-            found[key] = {name: value for name, _, value in pairs}
+            if not all(equals for _, equals, _ in pairs):
+                raise ConfigurationInvalid(
+                    "SEDMAD_LABELS must be like zone=attic,rack=2", why=f"it is {text!r}"
+                )
+            found[key] = {name.strip(): value.strip() for name, _, value in pairs}
         else:
             found[key] = text
     return _checked(found, "the environment")
@@ -106,8 +110,8 @@ def _value(key: str, value: object, origin: str) -> object:
     if key in ("listen", "announce"):
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
             raise ConfigurationInvalid(f"{key!r} in {origin} must be a list of multiaddrs")
-        if len(value) > ADDRESSES_MAX:
-            raise ConfigurationInvalid(f"{key!r} in {origin} has more than {ADDRESSES_MAX} addresses")
+        if len(value) > MAX_ADDRESSES:
+            raise ConfigurationInvalid(f"{key!r} in {origin} has more than {MAX_ADDRESSES} addresses")
         return tuple(value)
     if key == "labels":
         return _labels(value, origin)
@@ -121,13 +125,13 @@ def _value(key: str, value: object, origin: str) -> object:
 
 
 def _labels(value: object, origin: str) -> dict[str, str]:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
         raise ConfigurationInvalid(f"'labels' in {origin} must be a table of names and texts")
     labels = {str(name): str(text) for name, text in value.items()}
-    longest = max((len(word) for pair in labels.items() for word in pair), default=0)
-    if len(labels) > LABELS_MAX or longest > LABEL_CHARACTERS_MAX or "" in labels:
+    longest = max((len(word.encode()) for pair in labels.items() for word in pair), default=0)
+    if len(labels) > MAX_LABELS or longest > MAX_LABEL_BYTES or "" in labels:
         raise ConfigurationInvalid(
             f"'labels' in {origin} are too many, too long or empty",
-            why=f"at most {LABELS_MAX}, each word at most {LABEL_CHARACTERS_MAX} characters",
+            why=f"at most {MAX_LABELS}, each word at most {MAX_LABEL_BYTES} bytes",
         )
     return labels

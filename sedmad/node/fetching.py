@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import structlog
 
-from sedmad.errors import HoldersUnreachable, ProtocolViolation, SedmadError
+from sedmad.errors import DiskFull, HoldersUnreachable, ProtocolViolation, SedmadError
 from sedmad.net.calls import Chunk
 from sedmad.net.sessions import Sessions
 from sedmad.node.clock import monotonic_s
@@ -43,9 +43,9 @@ async def fetch_partition(
                             memoryview(chunk.payload), expected_chunk_digest=chunk.payload_digest
                         )
                 await writer.commit(digest)
-            except (HoldersUnreachable, SedmadError) as error:
-                if error.reason == "DISK_FULL":
-                    raise
+            except DiskFull:
+                raise
+            except SedmadError as error:
                 failures.append(f"{source}: {error.what}")
                 log.warning("fetch_failed", source=source, digest=digest.hex()[:16], why=str(error))
                 continue

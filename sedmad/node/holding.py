@@ -6,9 +6,9 @@ holding of a put that nobody committed; both are cleared up at the next start.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,18 @@ import trio
 
 from sedmad.core.capacity import CapacityLedger
 from sedmad.core.partitioning import Partitioning
-from sedmad.errors import MatrixNotFound, NotPermitted, Overloaded, ProtocolViolation
+from sedmad.errors import (
+    MatrixNotFound,
+    NotPermitted,
+    Overloaded,
+    ProtocolViolation,
+    SedmadError,
+)
 from sedmad.net.calls import IncomingCall
 from sedmad.net.sessions import Sessions
+from sedmad.node.blob_uses import BlobUses
 from sedmad.node.clock import monotonic_s
+from sedmad.node.copies import Copies, PendingPut
 from sedmad.node.fetching import fetch_partition
 from sedmad.node.manifest import ITEMSIZE, KINDS, Manifest
 from sedmad.node.records import DTYPES
@@ -45,15 +53,7 @@ PUT_ID_BYTES = 16
 # 8 TiB at 100 MB/s.
 PUT_S_MAX = 86_400.0
 
-
-@dataclass(slots=True)
-class _Put:
-    """A put under way that has, or will have, copies here."""
-
-    owner: str
-    partitioning: Partitioning
-    dtype: str
-    holdings: dict[int, Holding] = field(default_factory=dict)
+Transaction = Callable[[Connection], None]
 
 
 class HoldingService:
@@ -77,71 +77,43 @@ class HoldingService:
         self._sessions = sessions
         self.ledger = ledger
         self._on_changed = on_changed
-        self._puts: dict[bytes, _Put] = {}
-        self._active: dict[bytes, dict[int, Holding]] = {}
+        self._puts: dict[bytes, PendingPut] = {}
         self._transfers = trio.CapacityLimiter(TRANSFERS_MAX)
-        # Around every step that relies on a blob being there, or deletes one.
-        self._blob_lock = trio.Lock()
+        self._uses = BlobUses(blobs, residents)
+        self._copies = Copies(blobs, residents, self._uses, ledger)
         self._nursery: trio.Nursery | None = None
-        # Blobs that may have to go: no more of them than there are on disk.
-        self._unwanted: set[bytes] = set()
-        self._unwanted_changed = trio.Event()
-        self._needed: Counter[bytes] = Counter()
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Delete blobs that nothing needs any more, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            while True:
-                await self._unwanted_changed.wait()
-                self._unwanted_changed = trio.Event()
-                while self._unwanted:
-                    async with self._blob_lock:
-                        digest = self._unwanted.pop()
-                        if not self._is_held(digest):
-                            await self._blobs.delete(digest)
+            await self._uses.delete_unneeded()
 
     async def restore(self, manifests: list[Manifest]) -> None:
         """Take up what lies on disk from an earlier life: program the resident copies, count all."""
-        holdings = await self._database.read(holding_table.load)
         by_group = {manifest.group_key: manifest for manifest in manifests}
-        for holding in holdings:
+        dropped: list[Holding] = []
+        for holding in await self._database.read(holding_table.load):
             manifest = by_group.get(holding.group_key)
-            if manifest is None or not self._blobs.contains(holding.digest):
-                # Copies of a put that was never committed: their owner stores them again, or not.
-                orphans = await self._database.write(
-                    partial(
-                        holding_table.release,
-                        group_key=holding.group_key,
-                        partition_indices=[holding.partition_index],
-                    )
-                )
-                self._delete_soon(orphans)
+            # Without a manifest: a copy of a put that was never committed. Its owner stores it again, or not.
+            if manifest is None or not await self._copies.take_up(holding, manifest):
+                dropped.append(holding)
                 log.warning(
                     "copy_dropped", partition=holding.partition_index, digest=holding.digest.hex()[:16]
                 )
-                continue
-            self._active.setdefault(holding.group_key, {})[holding.partition_index] = holding
-            await self._take_up(holding, manifest)
-        for digest in self._blobs.digests():
-            if not self._is_held(digest):
-                await self._blobs.delete(digest)
 
-    async def _take_up(self, holding: Holding, manifest: Manifest) -> None:
-        key = (holding.group_key, holding.partition_index)
-        if holding.kind is Kind.STANDBY:
-            self.ledger.adopt(key, disk_bytes=holding.size_bytes)
-            return
-        self._count(key, holding)
-        start, stop = manifest.rows_of(holding.partition_index)
-        await self._residents.program(holding.digest, stop - start, manifest.columns, manifest.dtype)
+        def release(connection: Connection) -> None:
+            for holding in dropped:
+                holding_table.release(connection, holding.group_key, [holding.partition_index])
+
+        if dropped:
+            await self._database.write(release)
+        await self._uses.delete_unknown()
 
     def bytes_of(self, group_key: bytes) -> tuple[int, int]:
         """Return the resident and the standby bytes of a matrix here."""
-        holdings = self._active.get(group_key, {}).values()
-        resident = sum(holding.size_bytes for holding in holdings if holding.kind is Kind.RESIDENT)
-        return resident, sum(holding.size_bytes for holding in holdings) - resident
+        return self._copies.bytes_of(group_key)
 
     # What members ask.
 
@@ -161,6 +133,8 @@ class HoldingService:
         await self.need(request.digest)
         try:
             async with self._transfers:
+                # Not before there is a place: what waits here may have been given up meanwhile.
+                put = self._put(request.put_id, call.remote)
                 if not self._blobs.contains(request.digest):
                     size_bytes = put.partitioning.size_bytes(request.partition_index)
                     sources = [source for source in request.sources if source != self._own_peer_id]
@@ -202,6 +176,8 @@ class HoldingService:
         dtype = DTYPES.get(request.data_type)
         if len(request.put_id) != PUT_ID_BYTES or dtype is None or request.put_id in self._puts:
             raise ProtocolViolation("a put is malformed or known already", node=owner)
+        if not 0 < request.disk_bytes >= request.resident_bytes:
+            raise ProtocolViolation("every copy takes room on disk", node=owner)
         if len(self._puts) >= PUTS_MAX:
             raise Overloaded(
                 "too many matrices are being stored here", why=f"at most {PUTS_MAX}", node=self._own_peer_id
@@ -213,120 +189,141 @@ class HoldingService:
             memory_bytes=request.resident_bytes,
             disk_bytes=request.disk_bytes,
         )
-        self._puts[request.put_id] = _Put(owner, partitioning, dtype)
+        self._puts[request.put_id] = PendingPut(
+            owner, partitioning, dtype, request.resident_bytes, request.disk_bytes
+        )
         self._on_changed()
 
     async def hold(self, put_id: bytes, index: int, digest: bytes, kind: Kind) -> None:
-        """Make a blob that is here a copy of a put: on disk, and programmed where it is resident."""
-        put = self._puts[put_id]
-        rows = len(put.partitioning.row_range(index))
-        size_bytes = put.partitioning.size_bytes(index)
-        holding = Holding(put_id, index, digest, kind, size_bytes, State.PENDING)
-        async with self._blob_lock:
-            put.holdings[index] = holding
+        """Make a blob that is here, and `need`ed, a copy of a put: on disk, and programmed where it is resident.
+
+        Raises:
+            NotPermitted: the put was given up.
+            ProtocolViolation: it is not what was agreed on.
+        """
+        async with self._uses.lock:
+            put = self._puts.get(put_id)
+            if put is None:
+                raise self._no_such_put()
+            rows = len(put.partitioning.row_range(index))
+            size_bytes = put.partitioning.size_bytes(index)
+            holding = Holding(put_id, index, digest, kind, size_bytes, State.PENDING)
+            before = put.holdings.get(index)
+            put.take(holding)
+            self._uses.add_copy(holding)
+            if before is not None:
+                self._uses.remove_copy(before)
             await self._database.write(partial(holding_table.hold, holding=holding))
         if kind is Kind.RESIDENT:
             await self._residents.program(digest, rows, put.partitioning.columns, put.dtype)
+            if not self._uses.needed_resident(digest):
+                # The put was given up while it was programmed.
+                self._residents.drop(digest)
 
     async def release(self, put_id: bytes) -> None:
         """Give up the copies of a put."""
-        put = self._puts.pop(put_id, None)
-        if put is None:
-            return
-        orphans = await self._database.write(partial(holding_table.release, group_key=put_id))
-        self._forget(orphans)
-        self.ledger.release(put_id)
+        # Not cancelled in between: what is on disk and what is counted here would differ.
+        with trio.CancelScope(shield=True):
+            async with self._uses.lock:
+                if put_id not in self._puts:
+                    return
+                await self._database.write(partial(holding_table.release, group_key=put_id))
+                self._forget_put(put_id)
         self._on_changed()
 
     def owner_gone(self, owner: str) -> None:
         """An owner is dead: what it was storing was never acknowledged, as that takes this node's word."""
         if self._nursery is not None:
             for put_id in [put_id for put_id, put in self._puts.items() if put.owner == owner]:
-                self._nursery.start_soon(self.release, put_id)
+                self._nursery.start_soon(self._release_of_dead, put_id)
+
+    async def _release_of_dead(self, put_id: bytes) -> None:
+        try:
+            await self.release(put_id)
+        except SedmadError as error:
+            log.error("put_not_released", why=str(error))
 
     async def need(self, digest: bytes) -> None:
         """Keep a blob that is there, or about to be, from being deleted; until `need_no_more`."""
-        async with self._blob_lock:
-            self._needed[digest] += 1
+        async with self._uses.lock:
+            self._uses.add(digest)
 
     def need_no_more(self, digest: bytes) -> None:
         """Let a blob go, unless a copy here holds it."""
-        self._needed[digest] -= 1
-        if not self._needed[digest]:
-            del self._needed[digest]
-        self._delete_soon({digest})
+        self._uses.remove(digest)
 
-    def on_manifest(
-        self, manifest: Manifest, put_id: bytes
-    ) -> tuple[Callable[[Connection], None], Callable[[], None]]:
-        """Return what a manifest changes about the copies here: in its transaction, and once that is on disk."""
-        wanted = {} if manifest.removed else manifest.held_by(self._own_peer_id)
-        put = self._puts.get(put_id)
-        orphans: set[bytes] = set()
+    # What a manifest changes.
 
-        def transaction(connection: Connection) -> None:
-            if put is not None and wanted:
-                holding_table.activate(connection, put_id, manifest.group_key)
-            held = self._active.get(manifest.group_key, {})
-            unwanted = [index for index in held if index not in wanted]
-            if unwanted:
-                orphans.update(holding_table.release(connection, manifest.group_key, unwanted))
+    @asynccontextmanager
+    async def applying(self, manifest: Manifest, put_id: bytes) -> AsyncIterator[Transaction]:
+        """Around the transaction that stores a manifest: what it changes about the copies here, then and afterwards.
 
-        def afterwards() -> None:
-            held = self._active.pop(manifest.group_key, {})
-            gone = [holding for index, holding in held.items() if index not in wanted]
-            for holding in gone:
-                self.ledger.release((manifest.group_key, holding.partition_index))
-            kept = {index: holding for index, holding in held.items() if index in wanted}
-            if put is not None:
-                self._adopt(put_id, put, manifest, kept)
-            if kept:
-                self._active[manifest.group_key] = kept
-            self._forget(frozenset(orphans))
-            self._on_changed()
+        Raises:
+            NotPermitted: it names copies that are not here, or another owner's put.
+        """
+        # Not cancelled in between: what is on disk and what is known here would differ.
+        with trio.CancelScope(shield=True):
+            async with self._uses.lock:
+                group_key = manifest.group_key
+                put = self._puts.get(put_id)
+                if put is not None and put.owner != manifest.owner:
+                    raise self._no_such_put()
+                fresh = put.holdings if put else {}
+                before = self._copies.of(group_key)
+                after = self._copies_after(manifest, before, fresh)
 
-        return transaction, afterwards
+                def transaction(connection: Connection) -> None:
+                    outdated = [index for index in before if index not in after or index in fresh]
+                    holding_table.release(connection, group_key, outdated)
+                    if fresh:
+                        unwanted = [index for index in fresh if index not in after]
+                        holding_table.release(connection, put_id, unwanted)
+                        holding_table.activate(connection, put_id, group_key)
+                    for index, holding in after.items():
+                        if (fresh.get(index) or before[index]).kind is not holding.kind:
+                            holding_table.hold(connection, holding)
 
-    def _adopt(self, put_id: bytes, put: _Put, manifest: Manifest, kept: dict[int, Holding]) -> None:
-        """Make the copies of a committed put those of its matrix, in the ledgers too."""
-        del self._puts[put_id]
+                yield transaction
+                # The matrix takes over what its put needed: none of it is unneeded in between.
+                for holding in after.values():
+                    self._uses.add_copy(holding)
+                if put is not None:
+                    self._forget_put(put_id)
+                self._copies.replace(group_key, after)
+                for holding in after.values():
+                    self._uses.remove_copy(holding)
+        self._on_changed()
+
+    def _copies_after(
+        self, manifest: Manifest, before: dict[int, Holding], fresh: dict[int, Holding]
+    ) -> dict[int, Holding]:
+        """Return the copies that a manifest names, out of those of its matrix and those of its put."""
+        after: dict[int, Holding] = {}
+        for index, kind in {} if manifest.removed else manifest.held_by(self._own_peer_id).items():
+            holding = fresh.get(index) or before.get(index)
+            if holding is None or holding.digest != manifest.digests[index]:
+                raise NotPermitted(
+                    f"this node does not hold partition {index} of that matrix",
+                    node=self._own_peer_id,
+                    hint="",
+                )
+            # A standby copy does not become resident by being called so: it has to be programmed first.
+            kind = kind if kind is Kind.STANDBY else holding.kind
+            after[index] = replace(holding, group_key=manifest.group_key, kind=kind, state=State.ACTIVE)
+        return after
+
+    def _forget_put(self, put_id: bytes) -> None:
+        for holding in self._puts.pop(put_id).holdings.values():
+            self._uses.remove_copy(holding)
         self.ledger.release(put_id)
-        for index, holding in put.holdings.items():
-            if index in kept:
-                continue
-            kept[index] = replace(holding, group_key=manifest.group_key, state=State.ACTIVE)
-            self._count((manifest.group_key, index), holding)
 
-    def _count(self, key: tuple[bytes, int], holding: Holding) -> None:
-        resident = holding.kind is Kind.RESIDENT
-        self.ledger.reserve(
-            key,
-            expires_at_s=monotonic_s() + PUT_S_MAX,
-            memory_bytes=holding.size_bytes if resident else 0,
-            disk_bytes=holding.size_bytes,
-        )
-        self.ledger.commit(key)
-
-    def _forget(self, orphans: frozenset[bytes]) -> None:
-        for digest in orphans:
-            self._residents.drop(digest)
-        if orphans:
-            self._delete_soon(orphans)
-
-    def _delete_soon(self, digests: Iterable[bytes]) -> None:
-        self._unwanted.update(digests)
-        self._unwanted_changed.set()
-
-    def _is_held(self, digest: bytes) -> bool:
-        if digest in self._needed:
-            return True
-        groups = [put.holdings for put in self._puts.values()] + list(self._active.values())
-        return any(holding.digest == digest for holdings in groups for holding in holdings.values())
-
-    def _put(self, put_id: bytes, remote: str) -> _Put:
+    def _put(self, put_id: bytes, remote: str) -> PendingPut:
         put = self._puts.get(put_id)
         if put is None or put.owner != remote:
-            raise NotPermitted(
-                "this node knows of no such put", node=self._own_peer_id, hint="Store the matrix again."
-            )
+            raise self._no_such_put()
         return put
+
+    def _no_such_put(self) -> NotPermitted:
+        return NotPermitted(
+            "this node knows of no such put", node=self._own_peer_id, hint="Store the matrix again."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -100,7 +101,8 @@ class Joiner(Generic[Task, Item, Result]):
                 slot.result = result
         except SedmadError as error:
             for slot in slots:
-                slot.error = error
+                # Each task raises an error of its own: tracebacks grow on what is raised, and each names its matrix.
+                slot.error = copy.copy(error)
         except Exception as error:
             log.exception("joined_product_failed")
             for slot in slots:

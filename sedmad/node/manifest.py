@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from sedmad.core.partitioning import Partitioning
-from sedmad.errors import CertificateInvalid, ProtocolViolation, SedmadError
+from sedmad.errors import CertificateInvalid, ProtocolViolation, SedmadError, UsageError
 from sedmad.net.identity import Identity, peer_id_of, verify
 from sedmad.node.records import DATA_TYPES, DTYPES
+from sedmad.store.digests import DIGEST_BYTES
 from sedmad.store.holdings import Kind
 from sedmad.store.manifests import ManifestKey
 from sedmad.wire import messages as wire
+from sedmad.wire.matrix_digest import matrix_digest
 
 MANIFEST_DOMAIN = "sedma/v1/manifest"
 ITEMSIZE = {"float32": 4, "float64": 8}
@@ -133,10 +135,11 @@ def read_manifest(signed: wire.SignedManifest) -> Manifest:
             signed.owner_public_key, MANIFEST_DOMAIN, signed.manifest, signed.signature
         ):
             raise CertificateInvalid("a manifest is not signed by its owner", node=message.owner)
-        if message.epoch == 0 and message.first_owner != owner:
+        # Nothing proves yet that ownership has passed on, so it has not.
+        if message.first_owner != owner:
             raise CertificateInvalid("a manifest's ownership never passed to its owner", node=owner)
         return _from_wire(message, signed.manifest)
-    except (IndexError, KeyError) as error:
+    except (IndexError, KeyError, UsageError) as error:
         raise ProtocolViolation("a manifest contradicts itself", why=repr(error)) from error
 
 
@@ -179,6 +182,16 @@ def _from_wire(message: wire.Manifest, encoded: bytes) -> Manifest:
         raise ProtocolViolation("a manifest describes no matrix", why=error.what) from error
     if partitioning.partition_rows != message.partition_rows or partitioning.count != len(message.partitions):
         raise ProtocolViolation("a manifest's partitions do not fit its shape")
+    digests = tuple(partition.digest for partition in message.partitions)
+    content = matrix_digest(message.data_type, message.rows, message.columns, message.partition_rows, digests)
+    if message.matrix_digest != content or any(len(digest) != DIGEST_BYTES for digest in digests):
+        raise ProtocolViolation("a manifest's partitions are not those of its matrix")
+    copies = tuple(
+        {message.holders[copy.holder]: KINDS[copy.kind] for copy in partition.copies}
+        for partition in message.partitions
+    )
+    if not all(copies):
+        raise ProtocolViolation("a manifest names no holder of a partition")
     return Manifest(
         key=ManifestKey(message.matrix_digest, message.first_owner),
         owner=message.owner,
@@ -190,11 +203,8 @@ def _from_wire(message: wire.Manifest, encoded: bytes) -> Manifest:
         columns=message.columns,
         partition_rows=message.partition_rows,
         survive=message.survive,
-        digests=tuple(partition.digest for partition in message.partitions),
-        copies=tuple(
-            {message.holders[copy.holder]: KINDS[copy.kind] for copy in partition.copies}
-            for partition in message.partitions
-        ),
+        digests=digests,
+        copies=copies,
         previous_digest=message.previous_digest,
         written_at_s=message.written_at_s,
         removed=message.removed,

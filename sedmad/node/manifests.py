@@ -6,7 +6,9 @@ Owners write; guardians and holders keep; everybody else asks a guardian and rem
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import structlog
 import trio
@@ -27,6 +29,7 @@ from sedmad.node.keeping import keep_record
 from sedmad.node.manifest import Manifest, key_from_wire, key_to_wire, read_manifest, sign_manifest
 from sedmad.node.membership import MembershipService
 from sedmad.node.records import read_record
+from sedmad.node.replies import read_reply
 from sedmad.store import manifests as manifest_table
 from sedmad.store.database import Connection, Database
 from sedmad.store.manifests import ManifestKey, Role, StoredManifest, StoredTombstone
@@ -47,8 +50,8 @@ class ManifestService:
     """Keeps, gives, and looks up manifests; serves ManifestService of the contract.
 
     Args:
-        on_stored: called inside the transaction that stores another owner's manifest, with the put that it commits;
-            it returns what to do when the transaction is on disk.
+        applying: entered with a manifest and the put that it commits, around the transaction that stores it; gives
+            what belongs into that transaction, and does the rest once it is on disk.
     """
 
     def __init__(
@@ -59,16 +62,18 @@ class ManifestService:
         sessions: Sessions,
         membership: MembershipService,
         stored: Iterable[StoredManifest],
-        on_stored: Callable[[Manifest, bytes], tuple[Transaction, Callable[[], object]]],
+        applying: Callable[[Manifest, bytes], AbstractAsyncContextManager[Transaction]],
     ) -> None:
         self._identity = identity
         self._database = database
         self._sessions = sessions
         self._membership = membership
-        self._on_stored = on_stored
+        self._applying = applying
         self._signed: dict[ManifestKey, wire.SignedManifest] = {}
         self._kept: dict[ManifestKey, Manifest] = {}
         self._cached: OrderedDict[ManifestKey, Manifest] = OrderedDict()
+        # Of matrices whose manifest is being written here, as many as there are tasks at it.
+        self._writing: dict[ManifestKey, trio.Lock] = {}
         for manifest in stored:
             signed = wire.SignedManifest.FromString(manifest.signed)
             self._kept[manifest.key] = read_manifest(signed)
@@ -83,18 +88,40 @@ class ManifestService:
         return self._kept.get(key)
 
     def known(self, key: ManifestKey) -> Manifest | None:
-        """Return the manifest of a key if it is kept or remembered here."""
-        return self._kept.get(key) or self._cached.get(key)
+        """Return the newest manifest of a key that is kept or remembered here."""
+        found = [
+            manifest for manifest in (self._kept.get(key), self._cached.get(key)) if manifest is not None
+        ]
+        return max(found, key=lambda manifest: manifest.order, default=None)
 
-    async def look_up(self, claim: Claim, *, deadline: float) -> Manifest:
+    @asynccontextmanager
+    async def writing(self, key: ManifestKey) -> AsyncIterator[None]:
+        """Around everything that leads to a new manifest of a matrix of ours: one change comes after the other."""
+        lock = self._writing.setdefault(key, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            statistics = lock.statistics()
+            if not statistics.locked and not statistics.tasks_waiting:
+                self._writing.pop(key, None)
+
+    async def look_up(self, claim: Claim, *, deadline: float, after: Manifest | None = None) -> Manifest:
         """Return the manifest behind a name, from here or from its guardians.
 
+        Args:
+            after: one that a holder called stale; only a newer one helps.
+
         Raises:
+            MatrixNotFound: its owner does not keep it any more; the news has not come here yet.
             HoldersUnreachable: nobody who keeps it answers.
         """
         key = ManifestKey(claim.matrix_digest, claim.first_owner)
         known = self.known(key)
-        if known is not None and known.order >= (claim.epoch, claim.seq):
+        wanted = (claim.epoch, claim.seq)
+        if after is not None and after.key == key:
+            wanted = max(wanted, (after.epoch, after.seq + 1))
+        if known is not None and known.order >= wanted:
             return known
         # Guardians first; where they are gone, holders keep it too, and in a small mesh anybody may be one.
         guardians = set(claim.guardians)
@@ -111,8 +138,10 @@ class ManifestService:
                 manifest = await self._ask(row.peer_id, key, deadline)
             except SedmadError as error:
                 log.debug("manifest_not_found", peer=row.peer_id, why=error.what)
+                if isinstance(error, MatrixNotFound) and row.peer_id == claim.owner:
+                    raise MatrixNotFound(f"{claim.name} was removed", matrix=claim.name) from error
                 continue
-            if manifest.order >= (claim.epoch, claim.seq):
+            if manifest.order >= wanted:
                 return manifest
         if known is not None:
             return known
@@ -129,15 +158,11 @@ class ManifestService:
             wire.GetManifestRequest(key=key_to_wire(key)),
             deadline=min(deadline, monotonic_s() + ASK_TIMEOUT_S),
         )
-        manifest = read_manifest(wire.GetManifestResponse.FromString(encoded).manifest)
+        manifest = read_manifest(read_reply(wire.GetManifestResponse, encoded, peer_id).manifest)
         if manifest.key != key:
             raise NotPermitted("a peer answered with another manifest", node=peer_id)
         self._remember(manifest)
         return manifest
-
-    def forget(self, key: ManifestKey) -> None:
-        """Drop a remembered manifest that a holder called stale."""
-        self._cached.pop(key, None)
 
     def _remember(self, manifest: Manifest) -> None:
         kept = self._cached.get(manifest.key)
@@ -147,18 +172,18 @@ class ManifestService:
             if len(self._cached) > CACHED_MAX:
                 self._cached.popitem(last=False)
 
-    async def store_own(self, manifest: Manifest, also: Transaction) -> tuple[Manifest, wire.SignedManifest]:
+    async def store_own(
+        self, manifest: Manifest, *, put_id: bytes = b"", also: Transaction | None = None
+    ) -> tuple[Manifest, wire.SignedManifest]:
         """Sign a manifest of ours and put it on disk, in one transaction with `also`."""
         signed = sign_manifest(manifest, self._identity)
         manifest = read_manifest(signed)
-
-        def transaction(connection: Connection) -> None:
-            self._write(connection, manifest, signed, Role.OWNER)
-            also(connection)
-
-        await self._database.write(transaction)
-        self._keep(manifest, signed)
+        await self._store(manifest, signed, Role.OWNER, put_id, also)
         return manifest, signed
+
+    def signed(self, key: ManifestKey) -> wire.SignedManifest:
+        """Return a kept manifest as its owner told it."""
+        return self._signed[key]
 
     async def tell(
         self,
@@ -200,20 +225,30 @@ class ManifestService:
         if own in manifest.holders:
             role |= Role.HOLDER
         claim = read_record(request.claim.SerializeToString()) if request.HasField("claim") else None
-        also, afterwards = self._on_stored(manifest, request.put_id)
-
-        def transaction(connection: Connection) -> None:
-            self._write(connection, manifest, request.manifest, role)
-            also(connection)
-            if claim is not None:
-                keep_record(connection, claim)
-
-        await self._database.write(transaction)
-        self._keep(manifest, request.manifest)
-        afterwards()
+        also = None if claim is None else partial(keep_record, signed=claim)
+        await self._store(manifest, request.manifest, role, request.put_id, also)
         if claim is not None:
             self._membership.hear(call.remote, claim)
         return wire.StoreManifestResponse()
+
+    async def _store(
+        self,
+        manifest: Manifest,
+        signed: wire.SignedManifest,
+        role: Role,
+        put_id: bytes,
+        also: Transaction | None,
+    ) -> None:
+        async with self._applying(manifest, put_id) as apply:
+
+            def transaction(connection: Connection) -> None:
+                self._write(connection, manifest, signed, role)
+                apply(connection)
+                if also is not None:
+                    also(connection)
+
+            await self._database.write(transaction)
+            self._keep(manifest, signed)
 
     async def get_manifest(
         self, request: wire.GetManifestRequest, call: IncomingCall

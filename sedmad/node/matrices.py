@@ -27,6 +27,8 @@ from sedmad.wire import messages as wire
 DEADLINE_S = 30.0
 # Between the news that a matrix lies elsewhere and the manifest that says where.
 STALE_RETRIES = 3
+# What the contract's field holds: a claim says of its matrix what its owner likes.
+SIZE_BYTES_MAX = 2**64 - 1
 
 
 class MatrixSummaries:
@@ -49,11 +51,11 @@ class MatrixSummaries:
             version=claim.version,
             rows=claim.rows,
             columns=claim.columns,
-            data_type=DATA_TYPES[claim.dtype],
+            data_type=DATA_TYPES.get(claim.dtype, wire.DATA_TYPE_UNSPECIFIED),
             survive=claim.survive,
             owner=claim.owner,
             owner_name=self._membership.name_of(claim.owner),
-            size_bytes=claim.rows * claim.columns * ITEMSIZE[claim.dtype],
+            size_bytes=min(claim.rows * claim.columns * ITEMSIZE.get(claim.dtype, 0), SIZE_BYTES_MAX),
             matrix_digest=claim.matrix_digest,
             claimed_at_s=claim.wall_time_s,
             resident_bytes_here=resident_bytes,
@@ -163,8 +165,8 @@ class MatrixService:
         began = monotonic_s()
         deadline = min(call.deadline, began + DEADLINE_S) if call.deadline == float("inf") else call.deadline
         claim = self._claim(request.name, request.version)
-        length = claim.rows if request.transposed else claim.columns
         manifest = await self._manifests.look_up(claim, deadline=deadline)
+        length = manifest.rows if request.transposed else manifest.columns
         if not 0 < request.columns <= columns_max(manifest, request.transposed):
             raise MatrixTooLarge(
                 "the panel is too wide",
@@ -182,12 +184,11 @@ class MatrixService:
                 # It was replaced or moved meanwhile: what it stands for now answers.
                 if attempt == STALE_RETRIES - 1:
                     raise
-                self._manifests.forget(manifest.key)
                 newer = self._claim(request.name, request.version)
                 if (newer.rows, newer.columns, newer.dtype) != (claim.rows, claim.columns, claim.dtype):
                     raise
                 claim = newer
-                manifest = await self._manifests.look_up(claim, deadline=deadline)
+                manifest = await self._manifests.look_up(claim, deadline=deadline, after=manifest)
         response = wire.ApplyMatrixResponse(
             version=claim.version,
             data_type=DATA_TYPES[manifest.dtype],

@@ -129,8 +129,15 @@ class MultiplyingService:
         manifest = self._manifests.require_current(key_from_wire(request.key), (request.epoch, request.seq))
         partitions = tuple(request.partitions)
         columns = range(1, columns_max(manifest, request.transposed) + 1)
-        if request.columns not in columns or not partitions or max(partitions) >= len(manifest.copies):
+        known = range(len(manifest.copies))
+        if (
+            request.columns not in columns
+            or not partitions
+            or not all(index in known for index in partitions)
+        ):
             raise ProtocolViolation("a product asks for what there is not", node=call.remote)
+        if len(set(partitions)) < len(partitions):
+            raise ProtocolViolation("a product asks for a partition twice", node=call.remote)
         length = slice_length(manifest, partitions, request.transposed)
         panel = empty_panel(request.columns, length, np.dtype(manifest.dtype).newbyteorder("<"))
         await call.read_into(as_bytes(panel))

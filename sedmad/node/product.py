@@ -69,6 +69,8 @@ class Product:
         self._results: dict[int, Panel] = {}
         self._tried: dict[int, set[str]] = {index: set() for index in range(len(manifest.copies))}
         self._outstanding: list[Share] = []
+        # Partitions of which nobody can be asked now: they wait for the next round.
+        self._stuck: set[int] = set()
         self._rounds = 0
         self._error: SedmadError | None = None
         self._finished = trio.Event()
@@ -92,8 +94,9 @@ class Product:
         return self._put_together()
 
     def waiting_for(self) -> list[str]:
-        """Return the peer ids of holders that have not answered what is still missing."""
-        return sorted({share.peer_id for share in self._outstanding if self._missing(share.partitions)})
+        """Return the peer ids of holders that have not answered what is still missing, or cannot be asked for it."""
+        silent = {share.peer_id for share in self._outstanding if self._missing(share.partitions)}
+        return sorted(silent.union(*(self.manifest.copies[index] for index in self._missing(self._stuck))))
 
     def doubt(self, peer_id: str) -> None:
         """A holder may be gone: others are asked at once, and its own answer may still come."""
@@ -169,16 +172,20 @@ class Product:
         assert self._nursery is not None
         if monotonic_s() >= self._deadline:
             self._end(DeadlineExceeded("the product was not done in time"))
-        elif self._rounds >= len(ROUND_PAUSES_S) or any(
-            self._chooser.is_lost(self.manifest, index) for index in stuck
-        ):
+        elif any(self._chooser.is_lost(self.manifest, index) for index in stuck):
+            self._end(self._chooser.unreachable(self.manifest, stuck))
+        elif self._stuck:
+            self._stuck.update(stuck)
+        elif self._rounds >= len(ROUND_PAUSES_S):
             self._end(self._chooser.unreachable(self.manifest, stuck))
         else:
-            self._nursery.start_soon(self._next_round, ROUND_PAUSES_S[self._rounds], stuck)
+            self._stuck.update(stuck)
+            self._nursery.start_soon(self._next_round, ROUND_PAUSES_S[self._rounds])
             self._rounds += 1
 
-    async def _next_round(self, pause_s: float, stuck: list[int]) -> None:
+    async def _next_round(self, pause_s: float) -> None:
         await trio.sleep(pause_s)
+        stuck, self._stuck = self._missing(sorted(self._stuck)), set()
         for index in stuck:
             self._tried[index].clear()
         self._ask_for(stuck, "it may be back")
@@ -199,9 +206,9 @@ class Product:
             return whole
         # In the order of partitions, whoever answered first: the sum is the same every time.
         total = np.zeros((columns, manifest.columns), np.float64)
-        for index in sorted(self._results):
-            total += self._results[index]
         whole = empty_panel(columns, manifest.columns, self._panel.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
+            for index in sorted(self._results):
+                total += self._results[index]
             whole[...] = total
         return whole

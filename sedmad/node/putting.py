@@ -5,41 +5,40 @@ named once every copy is on disk, and the manifest with all holders and most gua
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
-from sedmad.core.membership.claim import Claim, check_name, short_id
-from sedmad.core.membership.record import SignedRecord
-from sedmad.core.offers import Offer, guardians
+from sedmad.core.membership.claim import Claim, check_name
 from sedmad.core.partitioning import Partitioning
-from sedmad.core.placement import Need, Placement, place
+from sedmad.core.placement import Need, place
 from sedmad.errors import InsufficientCapacity, NameTaken, NotEnoughPeers, SedmadError, UnsupportedDtype
 from sedmad.net.calls import IncomingCall
-from sedmad.net.identity import Identity
 from sedmad.net.sessions import Sessions
 from sedmad.node.clock import monotonic_s, wall_time_s
+from sedmad.node.committing import CommittingService
 from sedmad.node.holding import PUT_ID_BYTES, HoldingService
-from sedmad.node.keeping import keep_record
 from sedmad.node.manifest import ITEMSIZE, Manifest, kind_to_wire
 from sedmad.node.manifests import ManifestService
 from sedmad.node.membership import MembershipService
 from sedmad.node.offering import gather_offers
-from sedmad.node.records import DATA_TYPES, DTYPES, sign_record
+from sedmad.node.put import Put
+from sedmad.node.records import DTYPES
 from sedmad.node.spooling import hash_stream, spool
-from sedmad.store import manifests as manifest_table
 from sedmad.store import puts as put_table
 from sedmad.store.blobs import BlobStore
-from sedmad.store.database import Connection, Database
+from sedmad.store.database import Database
 from sedmad.store.holdings import Kind
-from sedmad.store.manifests import ManifestKey
 from sedmad.store.puts import StoredPut
 from sedmad.store.spool import BlobWriter
 from sedmad.wire import messages as wire
-from sedmad.wire.matrix_digest import matrix_digest
+
+if TYPE_CHECKING:
+    # libp2p brings stubs that hide trio's own types, this one among them.
+    from trio_typing import TaskStatus
 
 log = structlog.get_logger("sedmad.putting")
 
@@ -51,38 +50,13 @@ PLANS_MAX = 3
 RESERVE_TIMEOUT_S = 5.0
 # A partition waits behind others for its holder's two transfers.
 HOLD_TIMEOUT_S = 600.0
-MANIFEST_TIMEOUT_S = 10.0
 RELEASE_TIMEOUT_S = 5.0
 CLEAR_UP_S = 5.0
 PROGRESS_STEP_BYTES = 4 << 20
+# Partitions spooled here that their holders do not have yet, 512 MiB as a rule: enough to keep several holders busy,
+# and a bound on what a client that is faster than they are takes of this disk.
+AHEAD_MAX = 64
 SURVIVE_MAX = 8
-
-
-@dataclass(slots=True)
-class _Put:
-    """One put under way, at its owner."""
-
-    put_id: bytes
-    name: str
-    partitioning: Partitioning
-    dtype: str
-    survive: int
-    placement: Placement
-    safe_bytes: int = 0
-    received_bytes: int = 0
-    changed: trio.Event = field(default_factory=trio.Event)
-
-    @property
-    def total_copy_bytes(self) -> int:
-        return (self.survive + 1) * self.partitioning.total_bytes
-
-    def copies_of(self, index: int) -> dict[str, Kind]:
-        """Return the kind of each holder's copy, the resident one first."""
-        partition = self.placement.partitions[index]
-        return {partition.resident: Kind.RESIDENT} | dict.fromkeys(partition.standbys, Kind.STANDBY)
-
-    def remote_holders(self, own_peer_id: str) -> list[str]:
-        return sorted(self.placement.needs().keys() - {own_peer_id})
 
 
 class PuttingService:
@@ -91,39 +65,46 @@ class PuttingService:
     def __init__(
         self,
         *,
-        identity: Identity,
+        own_peer_id: str,
         database: Database,
         blobs: BlobStore,
         sessions: Sessions,
         membership: MembershipService,
         manifests: ManifestService,
         holding: HoldingService,
+        committing: CommittingService,
         on_replaced: Callable[[Claim], None],
-        retire: Callable[[Claim], Awaitable[object]],
     ) -> None:
-        self._identity = identity
-        self._own_peer_id = identity.peer_id
+        self._own_peer_id = own_peer_id
         self._database = database
         self._blobs = blobs
         self._sessions = sessions
         self._membership = membership
         self._manifests = manifests
         self._holding = holding
+        self._committing = committing
         self._on_replaced = on_replaced
-        self._retire = retire
+        # Names whose content is coming in, one for each call under way.
         self._names: set[str] = set()
+        self._nursery: trio.Nursery | None = None
 
-    async def clear_up(self, abandoned: Iterable[StoredPut]) -> None:
-        """Have puts that a crash of this node cut short given up by their holders, as these come into reach."""
-        for put in abandoned:
-            holders = set(put.intent.decode().split())
-            while holders:
-                for peer_id in sorted(holders):
-                    if self._sessions.attached(peer_id) and await self._tell_release(peer_id, put.put_id):
-                        holders.discard(peer_id)
-                if holders:
-                    await trio.sleep(CLEAR_UP_S)
-            await self._database.write(partial(put_table.end, put_id=put.put_id))
+    async def run(
+        self, abandoned: Iterable[StoredPut], task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Have puts that were cut short given up by their holders, as these come into reach, until cancelled.
+
+        Args:
+            abandoned: those that the end of this node's earlier life cut short.
+        """
+        async with trio.open_nursery() as nursery:
+            for put in abandoned:
+                nursery.start_soon(self._clear_up, put.put_id, frozenset(put.intent.decode().split()))
+            self._nursery = nursery
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     async def put(self, request: wire.PutMatrixRequest, call: IncomingCall) -> tuple[Claim, Manifest, bool]:
         """Store what a client streams; return its claim, its manifest, and whether it was there already.
@@ -187,24 +168,23 @@ class PuttingService:
     ) -> tuple[Claim, Manifest, bool]:
         self._membership.core.directory.require_room_for(request.name)
         put = await self._reserve(request, partitioning, dtype)
-        committed = False
         try:
             async with trio.open_nursery() as nursery:
                 await call.send(self._progress(put))
                 nursery.start_soon(self._tell_progress, put, call)
                 digests = await self._copy(put, request, call)
                 nursery.cancel_scope.cancel()
-            claim, manifest = await self._commit(put, digests)
-            committed = True
+            # From here on it is stored or taken back, whether or not the client waits for the end.
+            with trio.CancelScope(shield=True):
+                claim, manifest = await self._committing.commit(put, digests)
         finally:
-            if not committed:
-                with trio.CancelScope(shield=True, deadline=monotonic_s() + RELEASE_TIMEOUT_S):
-                    await self._abandon(put)
+            if not put.committed:
+                await self._abandon(put)
         if replaced is not None:
             self._on_replaced(replaced)
         return claim, manifest, False
 
-    async def _reserve(self, request: wire.PutMatrixRequest, partitioning: Partitioning, dtype: str) -> _Put:
+    async def _reserve(self, request: wire.PutMatrixRequest, partitioning: Partitioning, dtype: str) -> Put:
         """Plan, and have every holder set its room aside; plan again where one refuses."""
         survive = request.survive
         if survive > SURVIVE_MAX:
@@ -213,7 +193,8 @@ class PuttingService:
             )
         refused: dict[str, InsufficientCapacity] = {}
         for _ in range(PLANS_MAX):
-            offers = [offer for offer in self._offers() if offer.peer_id not in refused]
+            offers = gather_offers(self._membership, self._holding.ledger)
+            offers = [offer for offer in offers if offer.peer_id not in refused]
             try:
                 placement = place(partitioning, survive, offers, request.name.encode())
             except (InsufficientCapacity, NotEnoughPeers) as error:
@@ -222,25 +203,23 @@ class PuttingService:
                     told = "; ".join(str(refusal.why or refusal.what) for refusal in refused.values())
                     error.why = f"{error.why}\n{told}"
                 raise
-            put = _Put(
+            put = Put(
                 secrets.token_bytes(PUT_ID_BYTES), request.name, partitioning, dtype, survive, placement
             )
-            await self._database.write(
-                partial(
-                    put_table.begin,
-                    put=StoredPut(
-                        put.put_id, " ".join(put.remote_holders(self._own_peer_id)).encode(), wall_time_s()
-                    ),
-                )
-            )
-            failures = await self._reserve_everywhere(put, request.data_type)
-            if not failures:
+            reserved = False
+            try:
+                await self._database.write(partial(put_table.begin, put=self._intent(put)))
+                failures = await self._reserve_everywhere(put, request.data_type)
+                reserved = not failures
+            finally:
+                if not reserved:
+                    await self._abandon(put)
+            if reserved:
                 return put
             refused |= failures
-            await self._abandon(put)
         raise next(iter(refused.values()))
 
-    async def _reserve_everywhere(self, put: _Put, data_type: int) -> dict[str, InsufficientCapacity]:
+    async def _reserve_everywhere(self, put: Put, data_type: int) -> dict[str, InsufficientCapacity]:
         failures: dict[str, InsufficientCapacity] = {}
 
         async def reserve(peer_id: str, need: Need) -> None:
@@ -269,19 +248,21 @@ class PuttingService:
                 nursery.start_soon(reserve, peer_id, need)
         return failures
 
-    async def _copy(self, put: _Put, request: wire.PutMatrixRequest, call: IncomingCall) -> list[bytes]:
+    async def _copy(self, put: Put, request: wire.PutMatrixRequest, call: IncomingCall) -> list[bytes]:
         """Spool, and have each partition copied as soon as it is on disk here."""
+        ahead = trio.Semaphore(AHEAD_MAX)
         async with trio.open_nursery() as nursery:
 
             async def keep(index: int, writer: BlobWriter) -> None:
                 digest = writer.digest
+                await ahead.acquire()
                 await self._holding.need(digest)
                 try:
                     await writer.commit()
                 except BaseException:
                     self._holding.need_no_more(digest)
                     raise
-                nursery.start_soon(self._copy_partition, put, index, digest)
+                nursery.start_soon(self._copy_partition, put, index, digest, ahead)
 
             def on_progress(received_bytes: int) -> None:
                 if received_bytes // PROGRESS_STEP_BYTES > put.received_bytes // PROGRESS_STEP_BYTES:
@@ -299,7 +280,7 @@ class PuttingService:
                 on_progress=on_progress,
             )
 
-    async def _copy_partition(self, put: _Put, index: int, digest: bytes) -> None:
+    async def _copy_partition(self, put: Put, index: int, digest: bytes, ahead: trio.Semaphore) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 for peer_id, kind in put.copies_of(index).items():
@@ -307,8 +288,9 @@ class PuttingService:
         finally:
             # Its holders have it: the spooled bytes go, unless this node is one of them.
             self._holding.need_no_more(digest)
+            ahead.release()
 
-    async def _hold(self, put: _Put, index: int, digest: bytes, peer_id: str, kind: Kind) -> None:
+    async def _hold(self, put: Put, index: int, digest: bytes, peer_id: str, kind: Kind) -> None:
         if peer_id == self._own_peer_id:
             await self._holding.hold(put.put_id, index, digest, kind)
         else:
@@ -323,116 +305,55 @@ class PuttingService:
         put.safe_bytes += put.partitioning.size_bytes(index)
         put.changed.set()
 
-    async def _commit(self, put: _Put, digests: list[bytes]) -> tuple[Claim, Manifest]:
-        """Write the manifest here, on the guardians and the holders, then the name."""
-        partitioning = put.partitioning
-        data_type = DATA_TYPES[put.dtype]
-        content = matrix_digest(
-            data_type, partitioning.rows, partitioning.columns, partitioning.partition_rows, digests
-        )
-        key = ManifestKey(content, self._own_peer_id)
-        before = self._manifests.get_kept(key)
-        chosen = guardians(self._own_peer_id, self._offers())
-        manifest = Manifest(
-            key=key,
-            owner=self._own_peer_id,
-            guardians=chosen,
-            epoch=before.epoch if before else 0,
-            seq=before.seq + 1 if before else await self._first_seq(key),
-            dtype=put.dtype,
-            rows=partitioning.rows,
-            columns=partitioning.columns,
-            partition_rows=partitioning.partition_rows,
-            survive=put.survive,
-            digests=tuple(digests),
-            copies=tuple(put.copies_of(index) for index in range(partitioning.count)),
-            previous_digest=before.digest if before else b"",
-            written_at_s=wall_time_s(),
-        )
-        also, afterwards = self._holding.on_manifest(manifest, put.put_id)
+    def _intent(self, put: Put) -> StoredPut:
+        holders = " ".join(sorted(put.holders - {self._own_peer_id}))
+        return StoredPut(put.put_id, holders.encode(), wall_time_s())
 
-        def transaction(connection: Connection) -> None:
-            also(connection)
-            put_table.end(connection, put.put_id)
-            keep_record(connection, signed_claim)
+    async def _abandon(self, put: Put) -> None:
+        """Give up what the put had: here and where it can be told at once, elsewhere as soon as it can be."""
+        with trio.CancelScope(shield=True):
+            await self._holding.release(put.put_id)
+            untold = await self._tell_release(put.put_id, put.holders - {self._own_peer_id})
+            if not untold:
+                await self._database.write(partial(put_table.end, put_id=put.put_id))
+            elif self._nursery is not None:
+                self._nursery.start_soon(self._clear_up, put.put_id, untold)
 
-        claim = self._claim(put.name, manifest)
-        signed_claim = SignedRecord(claim, sign_record(claim, self._identity))
-        manifest, signed = await self._manifests.store_own(manifest, transaction)
-        afterwards()
-        others = (set(chosen) | manifest.holders) - {self._own_peer_id}
-        stored = await self._manifests.tell(
-            signed,
-            others,
-            put_id=put.put_id,
-            claim=signed_claim.signed,
-            deadline=monotonic_s() + MANIFEST_TIMEOUT_S,
-        )
-        stored.add(self._own_peer_id)
-        self._membership.publish_claim(claim)
-        if manifest.holders - stored or len(stored & set(chosen)) < len(chosen) // 2 + 1:
-            await self._retire(claim)
-            names = ", ".join(sorted(self._membership.name_of(peer_id) for peer_id in others - stored))
-            raise NotEnoughPeers(
-                f"{put.name} could not be made safe",
-                why=f"no answer came from {names}; all holders and most guardians have to keep its manifest",
-                matrix=put.name,
-                hint="Store it again.",
-            )
-        return claim, manifest
-
-    def _offers(self) -> list[Offer]:
-        return gather_offers(self._membership, self._holding.ledger)
-
-    async def _first_seq(self, key: ManifestKey) -> int:
-        """Return 1, or what comes after the matrix's last removal."""
-        buried = await self._database.read(partial(manifest_table.latest_tombstone, key=key))
-        return buried.seq + 1 if buried else 1
-
-    def _claim(self, name: str, manifest: Manifest) -> Claim:
-        claim = Claim(
-            name=name,
-            version=0,
-            matrix_digest=manifest.key.matrix_digest,
-            first_owner=manifest.key.first_owner,
-            owner=manifest.owner,
-            epoch=manifest.epoch,
-            seq=manifest.seq,
-            guardians=tuple(short_id(peer_id) for peer_id in manifest.guardians),
-            rows=manifest.rows,
-            columns=manifest.columns,
-            dtype=manifest.dtype,
-            survive=manifest.survive,
-            wall_time_s=wall_time_s(),
-        )
-        return self._membership.core.directory.next_version(claim)
-
-    async def _abandon(self, put: _Put) -> None:
-        """Have everybody give up what the put had; those that cannot be told ask when they start again."""
-        async with trio.open_nursery() as nursery:
-            for peer_id in put.remote_holders(self._own_peer_id):
-                nursery.start_soon(self._tell_release, peer_id, put.put_id)
-        await self._holding.release(put.put_id)
-        await self._database.write(partial(put_table.end, put_id=put.put_id))
-
-    async def _tell_release(self, peer_id: str, put_id: bytes) -> bool:
+    async def _clear_up(self, put_id: bytes, holders: frozenset[str]) -> None:
+        while holders := await self._tell_release(put_id, holders):  # noqa: ASYNC110 - nothing tells of their return
+            await trio.sleep(CLEAR_UP_S)
         try:
-            deadline = monotonic_s() + RELEASE_TIMEOUT_S
-            await self._sessions.call(
-                peer_id, RELEASE, wire.ReleasePutRequest(put_id=put_id), deadline=deadline
-            )
+            await self._database.write(partial(put_table.end, put_id=put_id))
         except SedmadError as error:
-            log.warning("put_not_released", peer=peer_id, why=str(error))
-            return False
-        return True
+            # It is found again at the next start, and told again.
+            log.error("put_not_ended", why=str(error))
 
-    async def _tell_progress(self, put: _Put, call: IncomingCall) -> None:
+    async def _tell_release(self, put_id: bytes, holders: Iterable[str]) -> frozenset[str]:
+        """Tell holders at once to give up what a put had; return those that could not be told."""
+        untold: set[str] = set()
+
+        async def tell_one(peer_id: str) -> None:
+            request = wire.ReleasePutRequest(put_id=put_id)
+            try:
+                await self._sessions.call(
+                    peer_id, RELEASE, request, deadline=monotonic_s() + RELEASE_TIMEOUT_S
+                )
+            except SedmadError as error:
+                log.debug("put_not_released", peer=peer_id, why=str(error))
+                untold.add(peer_id)
+
+        async with trio.open_nursery() as nursery:
+            for peer_id in holders:
+                nursery.start_soon(tell_one, peer_id)
+        return frozenset(untold)
+
+    async def _tell_progress(self, put: Put, call: IncomingCall) -> None:
         while True:
             await put.changed.wait()
             put.changed = trio.Event()
             await call.send(self._progress(put))
 
-    def _progress(self, put: _Put) -> wire.PutMatrixResponse:
+    def _progress(self, put: Put) -> wire.PutMatrixResponse:
         return wire.PutMatrixResponse(
             received_bytes=put.received_bytes,
             safe_bytes=put.safe_bytes,

@@ -13,10 +13,10 @@ from sedmad.errors import MatrixNotFound, NotPermitted, OwnerUnreachable, Sedmad
 from sedmad.net.calls import IncomingCall
 from sedmad.net.sessions import Sessions
 from sedmad.node.clock import monotonic_s, wall_time_s
-from sedmad.node.holding import HoldingService
 from sedmad.node.manifest import Manifest
 from sedmad.node.manifests import ManifestService
 from sedmad.node.membership import MembershipService
+from sedmad.node.replies import read_reply
 from sedmad.store.manifests import ManifestKey
 from sedmad.wire import messages as wire
 
@@ -51,13 +51,11 @@ class RemovingService:
         sessions: Sessions,
         membership: MembershipService,
         manifests: ManifestService,
-        holding: HoldingService,
     ) -> None:
         self._own_peer_id = own_peer_id
         self._sessions = sessions
         self._membership = membership
         self._manifests = manifests
-        self._holding = holding
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -96,7 +94,7 @@ class RemovingService:
                 node=owner,
                 matrix=name,
             ) from error
-        response = wire.RemoveNameResponse.FromString(encoded)
+        response = read_reply(wire.RemoveNameResponse, encoded, claim.owner)
         return Removal(response.freed_bytes, tuple(response.unreachable))
 
     async def remove_name(
@@ -116,24 +114,32 @@ class RemovingService:
 
     async def remove_own(self, claim: Claim) -> Removal:
         """Take back a name of ours and free its matrix."""
-        tombstone = replace(claim, removed=True, seq=claim.seq + 1, wall_time_s=wall_time_s())
-        self._membership.publish_claim(tombstone)
-        return await self._free(claim)
+        self._membership.publish_claim(claim.tombstone(wall_time_s()))
+        # Its name is gone: nobody could ask for the rest again.
+        with trio.CancelScope(shield=True):
+            return await self._free(claim)
 
     async def _free_later(self, claim: Claim) -> None:
         await trio.sleep(REPLACED_AFTER_S)
-        await self._free(claim)
+        try:
+            await self._free(claim)
+        except SedmadError as error:
+            log.error("replaced_version_not_freed", name=claim.name, version=claim.version, why=str(error))
 
     async def _free(self, claim: Claim) -> Removal:
         key = ManifestKey(claim.matrix_digest, claim.first_owner)
-        directory = self._membership.core.directory
-        if any(
-            (other.matrix_digest, other.first_owner) == (key.matrix_digest, key.first_owner)
-            for _, other in directory.entries()
-        ):
-            return Removal(0, ())
-        manifest = self._manifests.get_kept(key)
-        return await self._retire(manifest) if manifest is not None else Removal(0, ())
+        async with self._manifests.writing(key):
+            manifest = self._manifests.get_kept(key)
+            if manifest is None or self._is_named(key):
+                return Removal(0, ())
+            return await self._retire(manifest)
+
+    def _is_named(self, key: ManifestKey) -> bool:
+        """Whether any name stands for a matrix."""
+        return any(
+            ManifestKey(claim.matrix_digest, claim.first_owner) == key
+            for _, claim in self._membership.core.directory.entries()
+        )
 
     async def _retire(self, manifest: Manifest) -> Removal:
         """Write a matrix's last manifest, and have all its holders free their copies."""
@@ -144,9 +150,7 @@ class RemovingService:
             previous_digest=manifest.digest,
             written_at_s=wall_time_s(),
         )
-        transaction, afterwards = self._holding.on_manifest(last, b"")
-        last, signed = await self._manifests.store_own(last, transaction)
-        afterwards()
+        last, signed = await self._manifests.store_own(last)
         others = (set(manifest.guardians) | manifest.holders) - {self._own_peer_id}
         told = await self._manifests.tell(signed, others, deadline=monotonic_s() + TELL_TIMEOUT_S)
         told.add(self._own_peer_id)

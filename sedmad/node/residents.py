@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import trio
 
@@ -13,15 +15,20 @@ from sedmad.store.blobs import BlobStore
 STANDBY_MAPPED_MAX = 256
 SELF_TEST_SEED = 20260109
 
+# (rows, columns, dtype): the same bytes may be partitions of matrices of other shapes.
+Shape = tuple[int, int, str]
+
 
 class Residents:
-    """Programmed partitions by digest; matrices that share bytes share them."""
+    """Programmed partitions by digest and shape; matrices that share bytes share them."""
 
     def __init__(self, blobs: BlobStore, engine: Engine) -> None:
         self._blobs = blobs
         self._engine = engine
-        self._resident: dict[bytes, ProgrammedPartition] = {}
-        self._standby: dict[bytes, ProgrammedPartition] = {}
+        self._resident: dict[bytes, Mapping[Shape, ProgrammedPartition]] = {}
+        self._standby: dict[tuple[bytes, Shape], ProgrammedPartition] = {}
+        # Standby copies whose bytes were checked since this node started; no more of them than there are blobs.
+        self._checked: set[bytes] = set()
 
     async def program(self, digest: bytes, rows: int, columns: int, dtype: str) -> None:
         """Map, check, populate and program a partition, and test what came out.
@@ -29,37 +36,54 @@ class Residents:
         Raises:
             BytesCorrupt: the stored bytes changed, or the engine fails its own test.
         """
-        if digest in self._resident:
+        shape = (rows, columns, dtype)
+        if shape in self._resident.get(digest, {}):
             return
         with await self._blobs.open(digest) as blob:
             await blob.populate()
-            programmed = self._program(blob.view, rows, columns, dtype)
+            programmed = self._program(blob.view, shape)
         test = await trio.to_thread.run_sync(programmed.self_test, np.random.default_rng(SELF_TEST_SEED))
         if not test.passed:
             raise BytesCorrupt(
                 "a partition failed its self-test",
                 why=f"error {test.measured:.3g}, allowed {test.allowed:.3g}",
             )
-        self._resident[digest] = programmed
-        self._standby.pop(digest, None)
+        self._resident[digest] = {**self._resident.get(digest, {}), shape: programmed}
+        self._standby.pop((digest, shape), None)
 
     def drop(self, digest: bytes) -> None:
-        """Let go of a partition; products under way keep theirs."""
+        """Let go of what is programmed of these bytes; products under way keep theirs."""
         self._resident.pop(digest, None)
-        self._standby.pop(digest, None)
+
+    def forget(self, digest: bytes) -> None:
+        """The blob is about to be deleted: keep nothing of it."""
+        self.drop(digest)
+        self._checked.discard(digest)
+        for key in [key for key in self._standby if key[0] == digest]:
+            del self._standby[key]
 
     async def get(self, digest: bytes, rows: int, columns: int, dtype: str) -> ProgrammedPartition:
-        """Return a partition to multiply with; a standby copy answers through the page cache."""
-        found = self._resident.get(digest) or self._standby.get(digest)
+        """Return a partition to multiply with; a standby copy answers through the page cache.
+
+        Raises:
+            BytesCorrupt: the stored bytes are gone or changed.
+        """
+        shape = (rows, columns, dtype)
+        found = self._resident.get(digest, {}).get(shape) or self._standby.get((digest, shape))
         if found is not None:
             return found
         with await self._blobs.open(digest) as blob:
-            programmed = self._program(blob.view, rows, columns, dtype)
-        self._standby[digest] = programmed
+            if digest not in self._checked:
+                # Nobody has looked at it since it was written, maybe months ago.
+                await blob.populate()
+                self._checked.add(digest)
+            programmed = self._program(blob.view, shape)
+        self._standby[digest, shape] = programmed
         if len(self._standby) > STANDBY_MAPPED_MAX:
             del self._standby[next(iter(self._standby))]
         return programmed
 
-    def _program(self, view: memoryview, rows: int, columns: int, dtype: str) -> ProgrammedPartition:
+    def _program(self, view: memoryview, shape: Shape) -> ProgrammedPartition:
+        rows, columns, dtype = shape
         weights = np.frombuffer(view, np.dtype(dtype).newbyteorder("<")).reshape(rows, columns)
         return self._engine.program(weights)

@@ -13,6 +13,7 @@ from sedmad.net.sessions import Sessions
 from sedmad.node.manifest import Manifest, key_to_wire
 from sedmad.node.multiplying import MULTIPLY, MultiplyingService, result_shape
 from sedmad.node.panels import Panel, as_bytes, empty_panel
+from sedmad.node.replies import read_reply
 from sedmad.wire import messages as wire
 
 
@@ -87,7 +88,7 @@ class ShareAsker:
         encoded = await self._sessions.call(
             peer_id, MULTIPLY, request, deadline=deadline, payload=as_bytes(part), into=memory
         )
-        response = wire.MultiplyPartitionsResponse.FromString(encoded)
+        response = read_reply(wire.MultiplyPartitionsResponse, encoded, peer_id)
         return ShareResult(arrays, response.wait_us * 1e-6, response.service_us * 1e-6)
 
 

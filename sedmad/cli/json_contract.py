@@ -1,0 +1,188 @@
+"""What --json prints: the daemon's answers as documents, field by field.
+
+Scripts rely on these names. Fields may be added, none is renamed or removed; whoever reads them ignores the unknown.
+Amounts are bytes, times seconds or milliseconds as the name says; states are lower case; what is not known is null.
+
+    status       {"node": {...}, "mesh": {...}, "peers": [PEER...], "memory": {...}, "disk": {...},
+                  "matrices": [MATRIX...], "warnings": [text...]}
+    peers        {"peers": [PEER...]}; without a session to the peer, `path` and `rtt_ms` are null
+    ls           {"matrices": [MATRIX...]}
+    inspect      MATRIX's fields, "epoch", "seq", "guardians" (peer ids), "partitions" [{"index", "rows": [start, stop],
+                  "copies": [{"peer_id", "name", "kind", "state"}]}]; `degraded` is null or says why
+    put          MATRIX's fields, "already_stored"
+    get, apply   what was written where
+    rm           {"name", "freed_bytes", "unreachable": [node...]}
+    invite       {"token", "expires_at_s"}
+    init, join   {"peer_id", "name", "mesh_id"}
+    stop         {"stopped": whether it has ended}
+
+An error is {"error": {...}} on stderr, see report.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from sedmad.wire.messages import (
+    CopyKind,
+    DataType,
+    GetStatusResponse,
+    InspectMatrixResponse,
+    MatrixSummary,
+    NodeState,
+    PeerState,
+    PeerSummary,
+)
+
+if TYPE_CHECKING:
+    from sedmad.client.explanation import Explanation
+
+Document = dict[str, Any]
+
+
+def print_document(document: Document) -> None:
+    """Print a document on stdout."""
+    import json
+
+    json.dump(document, sys.stdout, indent=2, ensure_ascii=True)
+    sys.stdout.write("\n")
+
+
+def status_document(status: GetStatusResponse) -> Document:
+    """Return what `status` tells."""
+    return {
+        "node": {
+            "peer_id": status.peer_id,
+            "name": status.name,
+            "state": node_state(status.state),
+            "software_version": status.software_version,
+            "addresses": list(status.addresses),
+            "uptime_s": status.uptime_s,
+            "labels": dict(status.labels),
+            "device_profile": status.device_profile,
+            "compute_gflops": status.compute_gflops,
+            "memory_bandwidth_bytes_per_s": status.memory_bandwidth_bytes_per_s,
+            "is_admin": status.is_admin,
+            "resident_set_bytes": status.resident_set_bytes,
+        },
+        "mesh": {"mesh_id": status.mesh_id, "name": status.mesh_name},
+        "peers": [peer_document(peer) for peer in status.peers],
+        "memory": {"pledged_bytes": status.memory_pledged_bytes, "used_bytes": status.memory_used_bytes},
+        "disk": {"pledged_bytes": status.disk_pledged_bytes, "used_bytes": status.disk_used_bytes},
+        "matrices": [matrix_document(matrix) for matrix in status.matrices],
+        "warnings": list(status.warnings),
+    }
+
+
+def peers_document(peers: Iterable[PeerSummary]) -> Document:
+    """Return what `peers` tells."""
+    return {"peers": [peer_document(peer) for peer in peers]}
+
+
+def peer_document(peer: PeerSummary) -> Document:
+    """Return PEER."""
+    return {
+        "peer_id": peer.peer_id,
+        "name": peer.name,
+        "state": peer_state(peer.state),
+        "path": peer.path or None,
+        "rtt_ms": peer.rtt_ms if peer.HasField("rtt_ms") else None,
+        "node_state": node_state(peer.node_state),
+        "addresses": list(peer.addresses),
+        "software_version": peer.software_version,
+        "memory": {"pledged_bytes": peer.memory_pledged_bytes, "used_bytes": peer.memory_used_bytes},
+        "disk": {"pledged_bytes": peer.disk_pledged_bytes, "used_bytes": peer.disk_used_bytes},
+        "labels": dict(peer.labels),
+        "device_profile": peer.device_profile,
+        "compute_gflops": peer.compute_gflops,
+        "memory_bandwidth_bytes_per_s": peer.memory_bandwidth_bytes_per_s,
+        "last_heard_s": peer.last_heard_s,
+        "clock_skew_s": peer.clock_skew_s if peer.HasField("clock_skew_s") else None,
+    }
+
+
+def matrices_document(matrices: Iterable[MatrixSummary]) -> Document:
+    """Return what `ls` tells."""
+    return {"matrices": [matrix_document(matrix) for matrix in matrices]}
+
+
+def matrix_document(matrix: MatrixSummary) -> Document:
+    """Return MATRIX; `owner` is a peer id, `digest` names the content."""
+    return {
+        "name": matrix.name,
+        "version": matrix.version,
+        "shape": [matrix.rows, matrix.columns],
+        "dtype": dtype_name(matrix.data_type),
+        "survive": matrix.survive,
+        "owner": matrix.owner,
+        "owner_name": matrix.owner_name,
+        "size_bytes": matrix.size_bytes,
+        "digest": matrix.matrix_digest.hex(),
+        "stored_at_s": matrix.claimed_at_s,
+        "resident_bytes_here": matrix.resident_bytes_here,
+        "standby_bytes_here": matrix.standby_bytes_here,
+    }
+
+
+def inspect_document(inspected: InspectMatrixResponse) -> Document:
+    """Return what `inspect` tells."""
+    return {
+        **matrix_document(inspected.matrix),
+        "epoch": inspected.epoch,
+        "seq": inspected.seq,
+        "guardians": [guardian.peer_id for guardian in inspected.guardians],
+        "guardian_names": [guardian.name for guardian in inspected.guardians],
+        "partition_rows": inspected.partition_rows,
+        "degraded": inspected.degraded or None,
+        "partitions": [
+            {
+                "index": partition.index,
+                "rows": [partition.row_start, partition.row_stop],
+                "digest": partition.digest.hex(),
+                "copies": [
+                    {
+                        "peer_id": copy.peer_id,
+                        "name": copy.name,
+                        "kind": copy_kind(copy.kind),
+                        "state": peer_state(copy.state),
+                    }
+                    for copy in partition.copies
+                ],
+            }
+            for partition in inspected.partitions
+        ],
+    }
+
+
+def explanation_document(explanation: Explanation) -> Document:
+    """Return how a product came about."""
+    import dataclasses
+
+    return dataclasses.asdict(explanation)
+
+
+def node_state(state: NodeState.ValueType) -> str:
+    """Return 'starting', 'ready' or 'draining'."""
+    return _lower(NodeState, state, "NODE_STATE_")
+
+
+def peer_state(state: PeerState.ValueType) -> str:
+    """Return 'alive', 'suspect' or 'dead'."""
+    return _lower(PeerState, state, "PEER_STATE_")
+
+
+def copy_kind(kind: CopyKind.ValueType) -> str:
+    """Return 'resident' or 'standby'."""
+    return _lower(CopyKind, kind, "COPY_KIND_")
+
+
+def dtype_name(data_type: DataType.ValueType) -> str:
+    """Return 'float32' or 'float64'."""
+    return _lower(DataType, data_type, "DATA_TYPE_")
+
+
+def _lower(enum: Any, value: int, prefix: str) -> str:
+    # A newer daemon may know more states than this client.
+    return enum.Name(value).removeprefix(prefix).lower() if value in enum.values() else f"unknown-{value}"

@@ -1,0 +1,75 @@
+"""Show where a matrix lies, partition by partition."""
+
+from __future__ import annotations
+
+import argparse
+
+from sedmad.cli import json_contract
+from sedmad.cli.listings import survival
+from sedmad.cli.table import Cell, Column, print_facts, print_table
+from sedmad.cli.terminal import STATE_COLOURS, Terminal, output, printable
+from sedmad.client import connect
+from sedmad.sizes import format_bytes
+from sedmad.wire.messages import CopyKind, InspectMatrixResponse, PartitionReport, PeerState
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the matrix; sedmad ls lists them")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    with connect(arguments.home) as mesh:
+        inspected = mesh.inspect(arguments.name)
+    if arguments.json:
+        json_contract.print_document(json_contract.inspect_document(inspected))
+    else:
+        _print(output(), inspected)
+    return 0
+
+
+def _print(terminal: Terminal, inspected: InspectMatrixResponse) -> None:
+    matrix = inspected.matrix
+    dtype = json_contract.dtype_name(matrix.data_type)
+    guardians = ", ".join(guardian.name or guardian.peer_id for guardian in inspected.guardians)
+    facts = [
+        ("matrix", f"{terminal.paint(printable(matrix.name), 'bold')}, version {matrix.version}"),
+        ("values", f"{matrix.rows} x {matrix.columns} {dtype}, {format_bytes(matrix.size_bytes)}"),
+        ("survives", survival(matrix.survive)),
+        ("owner", printable(matrix.owner_name or matrix.owner)),
+        ("guardians", printable(guardians) or "-"),
+        ("manifest", f"epoch {inspected.epoch}, seq {inspected.seq}"),
+        ("content", matrix.matrix_digest.hex()),
+    ]
+    if inspected.degraded:
+        facts.append((terminal.paint("degraded".ljust(9), "yellow"), printable(inspected.degraded)))
+    print_facts(terminal, facts)
+    terminal.print()
+    columns = [
+        Column("PARTITION", right=True),
+        Column("ROWS", right=True),
+        Column("IN THE MEMORY OF"),
+        Column("STANDBY ON THE DISK OF"),
+    ]
+    rows: list[list[str | Cell]] = [
+        [
+            str(partition.index),
+            f"{partition.row_start}-{partition.row_stop - 1}",
+            _holders(partition, CopyKind.COPY_KIND_RESIDENT),
+            _holders(partition, CopyKind.COPY_KIND_STANDBY),
+        ]
+        for partition in inspected.partitions
+    ]
+    print_table(terminal, columns, rows)
+
+
+def _holders(partition: PartitionReport, kind: CopyKind.ValueType) -> Cell:
+    names, colour = [], None
+    for copy in partition.copies:
+        if copy.kind != kind:
+            continue
+        name = copy.name or copy.peer_id
+        if copy.state in (PeerState.PEER_STATE_SUSPECT, PeerState.PEER_STATE_DEAD):
+            state = json_contract.peer_state(copy.state)
+            name, colour = f"{name} ({state})", STATE_COLOURS[state]
+        names.append(name)
+    return Cell(", ".join(names) or "-", colour)

@@ -1,0 +1,51 @@
+"""Run this node's daemon in the foreground until SIGTERM, Ctrl-C or `sedmad stop`.
+
+Options here go before those of the configuration file and of the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from sedmad.cli.options import label
+from sedmad.home import Home
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--listen",
+        metavar="MULTIADDR",
+        action="append",
+        help="where others reach this node: /ip4/0.0.0.0/tcp/4640",
+    )
+    parser.add_argument(
+        "--announce",
+        metavar="MULTIADDR",
+        action="append",
+        help="an address to tell others instead of those found",
+    )
+    parser.add_argument("--memory", metavar="2GiB", help="memory pledged to the mesh: a size or a percentage")
+    parser.add_argument("--disk", metavar="80%%", help="disk pledged to the mesh: a size or a percentage")
+    parser.add_argument(
+        "--label",
+        metavar="KEY=VALUE",
+        action="append",
+        type=label,
+        help="what placement may ask for: zone=attic",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sedmad.node.run import run_daemon
+
+    settings = {
+        "listen": arguments.listen,
+        "announce": arguments.announce,
+        "memory": arguments.memory,
+        "disk": arguments.disk,
+        "labels": None if arguments.label is None else dict(arguments.label),
+    }
+    overrides: dict[str, object] = {key: value for key, value in settings.items() if value is not None}
+    run_daemon(Home.locate(arguments.home, os.environ), overrides)
+    return 0

@@ -1,0 +1,126 @@
+"""The copies that this node has: of matrices, and of puts that are not matrices yet; counted against its pledges."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from sedmad.core.capacity import CapacityLedger
+from sedmad.core.partitioning import Partitioning
+from sedmad.errors import BytesCorrupt, ProtocolViolation
+from sedmad.node.blob_uses import BlobUses
+from sedmad.node.manifest import Manifest
+from sedmad.node.residents import Residents
+from sedmad.store.blobs import BlobStore
+from sedmad.store.holdings import Holding, Kind
+
+log = structlog.get_logger("sedmad.holding")
+
+
+@dataclass(slots=True)
+class PendingPut:
+    """A put under way that has, or will have, copies here; and what is left of the room set aside for it."""
+
+    owner: str
+    partitioning: Partitioning
+    dtype: str
+    memory_left_bytes: int
+    disk_left_bytes: int
+    holdings: dict[int, Holding] = field(default_factory=dict)
+
+    def take(self, holding: Holding) -> None:
+        """Take a copy in.
+
+        Raises:
+            ProtocolViolation: it is not what was agreed on.
+        """
+        before = self.holdings.get(holding.partition_index)
+        if before is not None and before.digest != holding.digest:
+            raise ProtocolViolation("a partition was given other bytes", node=self.owner)
+        memory_bytes = _memory_bytes(holding) - (_memory_bytes(before) if before else 0)
+        disk_bytes = 0 if before else holding.size_bytes
+        if memory_bytes > self.memory_left_bytes or disk_bytes > self.disk_left_bytes:
+            raise ProtocolViolation("a copy needs more room than was set aside for its put", node=self.owner)
+        self.memory_left_bytes -= memory_bytes
+        self.disk_left_bytes -= disk_bytes
+        self.holdings[holding.partition_index] = holding
+
+
+class Copies:
+    """Copies of matrices, by the bytes that stand for the matrix in the table of holdings and by partition."""
+
+    def __init__(
+        self, blobs: BlobStore, residents: Residents, uses: BlobUses, ledger: CapacityLedger
+    ) -> None:
+        self._blobs = blobs
+        self._residents = residents
+        self._uses = uses
+        self._ledger = ledger
+        self._copies: dict[bytes, dict[int, Holding]] = {}
+
+    def of(self, group_key: bytes) -> dict[int, Holding]:
+        """Return the copies of a matrix."""
+        return self._copies.get(group_key, {})
+
+    def bytes_of(self, group_key: bytes) -> tuple[int, int]:
+        """Return the resident and the standby bytes of a matrix here."""
+        holdings = self.of(group_key).values()
+        resident = sum(holding.size_bytes for holding in holdings if holding.kind is Kind.RESIDENT)
+        return resident, sum(holding.size_bytes for holding in holdings) - resident
+
+    async def take_up(self, holding: Holding, manifest: Manifest) -> bool:
+        """Count a copy again, and program it; False if its bytes are gone or have changed."""
+        if not self._blobs.contains(holding.digest):
+            return False
+        if _memory_bytes(holding) > self._ledger.memory.available_bytes:
+            # The pledge was lowered: it answers through the page cache, and is resident again when there is room.
+            log.warning(
+                "copy_not_resident", partition=holding.partition_index, pledge=str(self._ledger.memory)
+            )
+            holding = replace(holding, kind=Kind.STANDBY)
+        if holding.kind is Kind.RESIDENT:
+            start, stop = manifest.rows_of(holding.partition_index)
+            try:
+                await self._residents.program(holding.digest, stop - start, manifest.columns, manifest.dtype)
+            except BytesCorrupt as error:
+                log.error("copy_corrupt", partition=holding.partition_index, why=str(error))
+                return False
+        self._copies.setdefault(holding.group_key, {})[holding.partition_index] = holding
+        self._uses.add_copy(holding)
+        self._count(holding)
+        return True
+
+    def replace(self, group_key: bytes, after: dict[int, Holding]) -> None:
+        """Have these copies of a matrix in place of those before, which are let go."""
+        before = self._copies.pop(group_key, {})
+        if after:
+            self._copies[group_key] = after
+        for holding in after.values():
+            self._uses.add_copy(holding)
+        for index, holding in before.items():
+            self._uses.remove_copy(holding)
+            if after.get(index) != holding:
+                self._uncount(holding)
+        for index, holding in after.items():
+            if before.get(index) != holding:
+                self._count(holding)
+
+    def _count(self, holding: Holding) -> None:
+        """Count a copy against the pledges: its disk in any case, its memory where it has room."""
+        key = (holding.group_key, holding.partition_index)
+        self._ledger.adopt(key, disk_bytes=holding.size_bytes)
+        if memory_bytes := _memory_bytes(holding):
+            self._ledger.reserve((*key, holding.kind), expires_at_s=math.inf, memory_bytes=memory_bytes)
+            self._ledger.commit((*key, holding.kind))
+
+    def _uncount(self, holding: Holding) -> None:
+        key = (holding.group_key, holding.partition_index)
+        self._ledger.release(key)
+        if _memory_bytes(holding):
+            self._ledger.release((*key, holding.kind))
+
+
+def _memory_bytes(holding: Holding) -> int:
+    return holding.size_bytes if holding.kind is Kind.RESIDENT else 0

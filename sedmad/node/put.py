@@ -1,0 +1,47 @@
+"""One put under way, at its owner: what it stores, where its copies go, how far it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import trio
+
+from sedmad.core.partitioning import Partitioning
+from sedmad.core.placement import Placement
+from sedmad.store.holdings import Kind
+
+
+@dataclass(slots=True)
+class Put:
+    """A matrix on its way in.
+
+    Attributes:
+        put_id: what its copies are called until they are a matrix's.
+        safe_bytes: of all copies, those that are on disk where they belong.
+        committed: whether its copies are a matrix's now.
+        changed: set when there is progress to tell.
+    """
+
+    put_id: bytes
+    name: str
+    partitioning: Partitioning
+    dtype: str
+    survive: int
+    placement: Placement
+    safe_bytes: int = 0
+    received_bytes: int = 0
+    committed: bool = False
+    changed: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def total_copy_bytes(self) -> int:
+        return (self.survive + 1) * self.partitioning.total_bytes
+
+    @property
+    def holders(self) -> frozenset[str]:
+        return frozenset(self.placement.needs())
+
+    def copies_of(self, index: int) -> dict[str, Kind]:
+        """Return the kind of each holder's copy, the resident one first."""
+        partition = self.placement.partitions[index]
+        return {partition.resident: Kind.RESIDENT} | dict.fromkeys(partition.standbys, Kind.STANDBY)
