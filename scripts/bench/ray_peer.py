@@ -1,7 +1,7 @@
 """The same products on Ray, for comparison: three actors that hold a third of the rows each.
 
-The class starts this file with another interpreter, one that has Ray, and tells it by lines what to measure. The part
-below `serve` runs there, and imports nothing of ours.
+The class starts this file with another interpreter, one that has Ray, and tells it by lines what to measure. What
+is below it runs there, and imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -66,9 +66,20 @@ class RayPeer:
         raise SystemExit("Ray ended before its time")
 
 
+class Block:
+    """An actor: some rows, kept where it runs."""
+
+    def __init__(self, weights: Any) -> None:
+        # Its own copy: what comes lies in the object store, read-only, at any address.
+        self.weights = weights.copy()
+
+    def multiply(self, x: Any) -> Any:
+        return self.weights @ x
+
+
 def serve(size: int) -> None:
     import numpy as np
-    import ray
+    import ray  # type: ignore[import-not-found,unused-ignore] # not in our environment
 
     ray.init(
         address="local",
@@ -80,19 +91,11 @@ def serve(size: int) -> None:
         logging_level="ERROR",
     )
 
-    @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator,unused-ignore]
-    class Block:
-        def __init__(self, weights: Any) -> None:
-            # A copy of its own: as it comes it lies in the object store, read-only and perhaps misaligned.
-            self.weights = np.array(weights)
-
-        def multiply(self, x: Any) -> Any:
-            return self.weights @ x
-
+    actor: Any = ray.remote(num_cpus=1)(Block)
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((size, size), dtype=np.float32)
     inputs = list(rng.standard_normal((INPUTS, size), dtype=np.float32))
-    blocks = [Block.remote(block) for block in np.array_split(weights, ACTORS)]
+    blocks = [actor.remote(block) for block in np.array_split(weights, ACTORS)]
 
     def ask(index: int) -> list[Any]:
         return [block.multiply.remote(inputs[index % INPUTS]) for block in blocks]

@@ -67,7 +67,7 @@ def status_document(status: GetStatusResponse) -> Document:
             "is_admin": status.is_admin,
             "resident_set_bytes": status.resident_set_bytes,
         },
-        "mesh": {"mesh_id": status.mesh_id, "name": status.mesh_name},
+        "mesh": {"mesh_id": status.mesh_id},
         "peers": [peer_document(peer) for peer in status.peers],
         "memory": {"pledged_bytes": status.memory_pledged_bytes, "used_bytes": status.memory_used_bytes},
         "disk": {"pledged_bytes": status.disk_pledged_bytes, "used_bytes": status.disk_used_bytes},

@@ -177,13 +177,25 @@ class Mesh:
 
     def summaries(self) -> Sequence[MatrixSummary]:
         """Return what the daemon tells of every matrix, in the order of names."""
-        request = ListMatricesRequest()
-        response = self._connection.call("MatrixService/ListMatrices", request, ListMatricesResponse)
-        return response.matrices
+        return self._pages("")
+
+    def _pages(self, page_token: str) -> list[MatrixSummary]:
+        """Return the list of matrices from a page on."""
+        found: list[MatrixSummary] = []
+        while True:
+            request = ListMatricesRequest(page_token=page_token)
+            page = self._connection.call("MatrixService/ListMatrices", request, ListMatricesResponse)
+            found += page.matrices
+            page_token = page.next_page_token
+            if not page_token:
+                return found
 
     def status(self) -> GetStatusResponse:
         """Return what this machine's node tells of itself, its peers and its matrices."""
-        return self._connection.call("NodeService/GetStatus", GetStatusRequest(), GetStatusResponse)
+        status = self._connection.call("NodeService/GetStatus", GetStatusRequest(), GetStatusResponse)
+        if status.next_page_token:
+            status.matrices.extend(self._pages(status.next_page_token))
+        return status
 
     def peers(self) -> Sequence[PeerSummary]:
         """Return every other member of the mesh that is known, the dead of late among them."""

@@ -25,6 +25,8 @@ from sedmad.wire import messages as wire
 
 # For a client that gave none.
 DEADLINE_S = 30.0
+# Some 150 bytes each: a page stays far below a frame's bound.
+PAGE_MATRICES = 1000
 # Between the news that a matrix lies elsewhere and the manifest that says where.
 STALE_RETRIES = 3
 # What the contract's field holds: a claim says of its matrix what its owner likes.
@@ -38,9 +40,23 @@ class MatrixSummaries:
         self._membership = membership
         self._holding = holding
 
-    def all(self) -> list[wire.MatrixSummary]:
-        """Return all names, in their order; where two nodes took one name, the loser as name@owner."""
-        return [self.of(name, claim) for name, claim in self._membership.core.directory.entries()]
+    def page(self, page_token: str) -> tuple[list[wire.MatrixSummary], str]:
+        """Return names in their order, from a token on, and the token of what follows; "" at the end.
+
+        Where two nodes took one name, the loser is name@owner.
+        """
+        page: list[wire.MatrixSummary] = []
+        for shown, claim in self._membership.core.directory.entries():
+            if claim.name < page_token:
+                continue
+            # A page ends between names, never between the owners of one.
+            if len(page) >= PAGE_MATRICES and claim.name not in (
+                page[-1].name,
+                page[-1].name.partition("@")[0],
+            ):
+                return page, claim.name
+            page.append(self.of(shown, claim))
+        return page, ""
 
     def of(self, name: str, claim: Claim) -> wire.MatrixSummary:
         """Return one name's summary."""
@@ -117,8 +133,9 @@ class MatrixService:
     async def list_matrices(
         self, request: wire.ListMatricesRequest, call: IncomingCall
     ) -> wire.ListMatricesResponse:
-        """Return every name of the mesh."""
-        return wire.ListMatricesResponse(matrices=self._summaries.all())
+        """Return a page of the names of the mesh."""
+        matrices, next_page_token = self._summaries.page(request.page_token)
+        return wire.ListMatricesResponse(matrices=matrices, next_page_token=next_page_token)
 
     async def inspect_matrix(
         self, request: wire.InspectMatrixRequest, call: IncomingCall

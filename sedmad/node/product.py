@@ -25,6 +25,8 @@ log = structlog.get_logger("sedmad.product")
 
 # A holder whose session broke is back within these, or it is dead and membership says so.
 ROUND_PAUSES_S = (0.1, 0.25, 0.5, 1.0, 2.0)
+# Shares end after their product, which then still knows whom it waited for.
+SHARE_GRACE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class Product:
                         share.partitions,
                         self._panel,
                         transposed=self._transposed,
-                        deadline=self._deadline,
+                        deadline=self._deadline + SHARE_GRACE_S,
                     )
                 except SedmadError as error:
                     settled = True

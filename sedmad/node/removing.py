@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
 from sedmad.core.membership.claim import Claim
+from sedmad.core.membership.record import SignedRecord
 from sedmad.errors import MatrixNotFound, NotPermitted, OwnerUnreachable, SedmadError
 from sedmad.net.calls import IncomingCall
 from sedmad.net.sessions import Sessions
 from sedmad.node.clock import monotonic_s, wall_time_s
+from sedmad.node.keeping import keep_record
 from sedmad.node.manifest import Manifest
 from sedmad.node.manifests import ManifestService
 from sedmad.node.membership import MembershipService
@@ -132,7 +135,9 @@ class RemovingService:
             manifest = self._manifests.get_kept(key)
             if manifest is None or self._is_named(key):
                 return Removal(0, ())
-            return await self._retire(manifest)
+            # What took its name's place, a tombstone as a rule: on disk and told together with the end of its matrix.
+            record = self._membership.core.directory.find(claim.name, self._own_peer_id)
+            return await self._retire(manifest, record)
 
     def _is_named(self, key: ManifestKey) -> bool:
         """Whether any name stands for a matrix."""
@@ -141,7 +146,7 @@ class RemovingService:
             for _, claim in self._membership.core.directory.entries()
         )
 
-    async def _retire(self, manifest: Manifest) -> Removal:
+    async def _retire(self, manifest: Manifest, record: SignedRecord | None) -> Removal:
         """Write a matrix's last manifest, and have all its holders free their copies."""
         last = replace(
             manifest,
@@ -150,9 +155,15 @@ class RemovingService:
             previous_digest=manifest.digest,
             written_at_s=wall_time_s(),
         )
-        last, signed = await self._manifests.store_own(last)
+        also = None if record is None else partial(keep_record, signed=record)
+        last, signed = await self._manifests.store_own(last, also=also)
         others = (set(manifest.guardians) | manifest.holders) - {self._own_peer_id}
-        told = await self._manifests.tell(signed, others, deadline=monotonic_s() + TELL_TIMEOUT_S)
+        told = await self._manifests.tell(
+            signed,
+            others,
+            claim=record.signed if record else b"",
+            deadline=monotonic_s() + TELL_TIMEOUT_S,
+        )
         told.add(self._own_peer_id)
         freed_bytes = sum(
             manifest.size_of(index)

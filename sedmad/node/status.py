@@ -51,7 +51,7 @@ class NodeService:
         """Return everything that `sedmad status` shows."""
         advert = self._membership.core.advert
         peers = [self.summary(row) for row in self._membership.peers()]
-        matrices = self._summaries.all()
+        matrices, next_page_token = self._summaries.page("")
         return wire.GetStatusResponse(
             peer_id=advert.peer_id,
             name=advert.name,
@@ -66,6 +66,7 @@ class NodeService:
             disk_used_bytes=self._holding.ledger.disk.used_bytes,
             peers=peers,
             matrices=matrices,
+            next_page_token=next_page_token,
             warnings=self._warnings(peers),
             device_profile=advert.device_profile,
             compute_gflops=advert.compute_gflops,

@@ -238,7 +238,6 @@ class FakeDaemon:
                 addresses=["/ip4/192.0.2.7/tcp/4640"],
                 uptime_s=11520.0,
                 mesh_id="5f2c91d0a4b1",
-                mesh_name="attic",
                 memory_pledged_bytes=2 << 30,
                 memory_used_bytes=sum(stored.values.nbytes for stored in self.stored.values()),
                 disk_pledged_bytes=100 << 30,

@@ -17,6 +17,9 @@ from hypothesis.extra import numpy as hnp
 from sedmad.client.npy import HEADER_BYTES_MAX, open_array, save_array
 from sedmad.errors import MatrixFileInvalid, SedmadError, ShapeMismatch, UnsupportedDtype, UsageError
 
+# Each example writes the one file anew, and a busy machine may take its time over it.
+UNTIMED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
 
 def npy(array: np.ndarray, **options: object) -> bytes:
     file = io.BytesIO()
@@ -40,7 +43,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "array.npy"
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=UNTIMED, deadline=None)
 @given(
     array=hnp.arrays(
         st.sampled_from(["<f4", ">f4", "<f8", ">f8", "<i8", "|u1", "|b1"]),
@@ -60,7 +63,7 @@ def test_what_numpy_writes_is_read(
     assert not opened.size or not opened.flags.writeable
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=UNTIMED, deadline=None)
 @given(data=st.data())
 def test_mutated_files_raise_typed_errors_only(path: Path, data: st.DataObject) -> None:
     whole = bytearray(npy(np.arange(12.0).reshape(3, 4)))
@@ -86,7 +89,7 @@ def test_mutated_files_raise_typed_errors_only(path: Path, data: st.DataObject) 
     opened.sum()
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=UNTIMED, deadline=None)
 @given(
     descr=st.sampled_from(
         ["'<f4'", "'f'", "'O'", "'|V8'", "'<U4'", "''", "'M8[s]'", "[('a', '<f4')]", "1", "'<f4,<f8'"]

@@ -11,7 +11,8 @@ import pytest
 # Test modules are imported on their own; this makes those that they share importable by their names.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from daemons import MeshOfDaemons, logs, short_directory
+from daemons import logs, short_directory
+from meshes import MeshOfDaemons
 
 # Daemons take the time that they take.
 hypothesis.settings.register_profile("mesh", deadline=None)

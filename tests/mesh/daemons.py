@@ -14,24 +14,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import sedmad
 from sedmad.home import Home
-from sedmad.net.credentials import Credentials
-from sedmad.net.identity import Identity
-from sedmad.node.bootstrap import BOOTSTRAP_FILE, save_bootstrap
-from sedmad.node.clock import wall_time_s
-from sedmad.wire.messages import NodeState, PeerState
+from sedmad.wire.messages import NodeState
 
 COMMAND = (sys.executable, "-m", "sedmad.cli.main")
 LISTEN = "/ip4/127.0.0.1/tcp/0"
-MEMORY, DISK = "64MiB", "256MiB"
+# Four partitions of 8 MiB and no more: larger matrices lie on several nodes, however fast each of them is.
+MEMORY, DISK = "32MiB", "256MiB"
 # A busy machine is slow and a broken daemon is slower; tests fail by these bounds alone, never because of them.
 VERB_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 60.0
@@ -41,6 +36,16 @@ LOG_BYTES_SHOWN = 6000
 
 # Every daemon that was started, for their logs and for ending them whatever happens.
 _started: list[Daemon] = []
+
+
+def patched(module: str, **values: float) -> tuple[str, ...]:
+    """Return the command of a daemon in which names of a module have other values."""
+    setting = "\n".join(f"module.{name} = {value!r}" for name, value in values.items())
+    return (
+        sys.executable,
+        "-c",
+        f"import sys, {module} as module\n{setting}\nfrom sedmad.cli.main import main\nsys.exit(main())",
+    )
 
 
 def wait_until(happened: Callable[[], object], what: str, timeout_s: float = READY_TIMEOUT_S) -> None:
@@ -76,6 +81,10 @@ def run_verb(
     )
 
 
+def home_of(directory: Path) -> Home:
+    return Home.locate(str(directory), {})
+
+
 class Daemon:
     """A node: its home, and its daemon while that runs.
 
@@ -102,7 +111,8 @@ class Daemon:
         self.log_path = home.with_name(f"{home.name}.log")
         self.peer_id = ""
         self.addresses: list[str] = []
-        self._pledges = ("--memory", memory, "--disk", disk)
+        self.memory = memory
+        self.disk = disk
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -122,7 +132,7 @@ class Daemon:
 
     @property
     def socket(self) -> Path:
-        return _home(self.home).control_socket
+        return home_of(self.home).control_socket
 
     def run(self, *arguments: str) -> str:
         """Run a verb that has to succeed; return what it printed."""
@@ -151,7 +161,10 @@ class Daemon:
                     "start",
                     "--listen",
                     listen,
-                    *self._pledges,
+                    "--memory",
+                    self.memory,
+                    "--disk",
+                    self.disk,
                     *options,
                 ],
                 env=_environment(),
@@ -228,115 +241,15 @@ class Daemon:
     def blob_bytes(self) -> int:
         """Return the bytes of all files below the daemon's blobs, temporary ones included."""
         sizes = 0
-        for path in _home(self.home).blobs.rglob("*"):
+        for path in home_of(self.home).blobs.rglob("*"):
             with suppress(FileNotFoundError):
                 sizes += path.stat().st_size if path.is_file() else 0
         return sizes
 
 
-class MeshOfDaemons:
-    """Nodes of one mesh, on this machine; leaving its `with` block ends all of them.
-
-    Their homes are made as `init` and `join` make them, without the seconds that real ones take (test_set_up.py has
-    those).
-
-    Args:
-        folder: an empty directory with a short path.
-        names: of the nodes; the first one founds the mesh.
-    """
-
-    def __init__(self, folder: Path, names: Iterable[str], *, memory: str = MEMORY, disk: str = DISK) -> None:
-        self.daemons = {name: Daemon(name, folder / name, memory=memory, disk=disk) for name in names}
-        self.founder = next(iter(self.daemons.values()))
-        self._make_homes()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for daemon in self.daemons.values():
-            daemon.kill()
-
-    def __getitem__(self, name: str) -> Daemon:
-        return self.daemons[name]
-
-    def __iter__(self) -> Iterator[Daemon]:
-        return iter(self.daemons.values())
-
-    def called(self, peer_id: str) -> Daemon:
-        """Return the daemon of a peer id."""
-        return next(daemon for daemon in self if daemon.peer_id == peer_id)
-
-    def start(self) -> Self:
-        """Start all daemons, and wait until each knows all others."""
-        self.founder.start()
-        for daemon in self:
-            if daemon is not self.founder:
-                self.introduce(daemon)
-                daemon.launch()
-        for daemon in self:
-            daemon.wait_ready()
-        self.wait_complete()
-        return self
-
-    def introduce(self, daemon: Daemon) -> None:
-        """Tell a node where the founder listens now, as the token of its invitation did."""
-        path = _home(daemon.home).certificates / BOOTSTRAP_FILE
-        save_bootstrap(path, {self.founder.peer_id: tuple(self.founder.addresses)})
-
-    def wait_complete(self) -> None:
-        """Wait until every daemon that runs has a session with every other that does."""
-        running = [daemon for daemon in self if daemon.runs]
-        for daemon in running:
-            others = {other.peer_id for other in running if other is not daemon}
-            with daemon.connect() as mesh:
-                wait_until(partial(_has_met, mesh, others), f"{daemon.name} to meet the others")
-
-    def wait_state(self, of: Daemon, state: PeerState.ValueType) -> None:
-        """Wait until every other daemon that runs sees one in this state."""
-        for daemon in self:
-            if daemon is not of and daemon.runs:
-                with daemon.connect() as mesh:
-                    wait_until(
-                        lambda: any(p.peer_id == of.peer_id and p.state == state for p in mesh.peers()),
-                        f"{daemon.name} to see {of.name} as {PeerState.Name(state)}",
-                    )
-
-    def _make_homes(self) -> None:
-        now_s = int(wall_time_s())
-        identity = Identity.make()
-        founded = Credentials.found_mesh(identity, self.founder.name, now_s=now_s)
-        for daemon in self:
-            home = _home(daemon.home)
-            home.create()
-            if daemon is self.founder:
-                identity.save(home.identity_key)
-                founded.save(home.certificates)
-                continue
-            member = Identity.make()
-            chain = founded.admit(identity, member.public_key, daemon.name, now_s=now_s)
-            member.save(home.identity_key)
-            Credentials(founded.root_public_key, chain).save(home.certificates)
-
-
-def attached(mesh: sedmad.Mesh) -> set[str]:
-    """Return the peer ids of the living with whom a node has a session."""
-    return {peer.peer_id for peer in mesh.peers() if peer.state == PeerState.PEER_STATE_ALIVE and peer.path}
-
-
-def _has_met(mesh: sedmad.Mesh, others: set[str]) -> bool:
-    return others <= attached(mesh)
-
-
 def logs() -> dict[str, str]:
     """Return the end of each log that is still there, by the daemon's name."""
     return {daemon.name: daemon.log_tail() for daemon in _started if daemon.log_path.exists()}
-
-
-def _home(directory: Path) -> Home:
-    return Home.locate(str(directory), {})
 
 
 def _environment() -> dict[str, str]:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
-from daemons import Daemon, MeshOfDaemons, attached
+from daemons import Daemon
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from meshes import MeshOfDaemons, attached
 from products import is_right, normal
 
 from sedmad.wire.frame import HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, PREFIX, Frame, encode

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from daemons import Daemon, MeshOfDaemons, wait_until
+from daemons import Daemon, wait_until
+from meshes import MeshOfDaemons
 from products import Array, is_right, normal
 
 import sedmad
@@ -26,13 +27,19 @@ HANG_S = 60.0
 @pytest.fixture(scope="module")
 def five(make_mesh: Callable[..., MeshOfDaemons]) -> MeshOfDaemons:
     """Five daemons; each test stores its matrix and may kill one that neither owns it nor is asked."""
-    return make_mesh(OWNER, ASKED, "cyd", "dan", "eve").start()
+    mesh = make_mesh(OWNER, ASKED, "cyd", "dan", "eve")
+    for name in (OWNER, ASKED):
+        # Room for one partition each: the others compute, too, however slow they are.
+        mesh[name].memory = "8MiB"
+    return mesh.start()
 
 
 @pytest.fixture
 def client(five: MeshOfDaemons) -> Iterator[sedmad.Mesh]:
     with five[ASKED].connect() as mesh:
         yield mesh
+        for matrix in mesh.matrices():
+            mesh.remove(matrix.name)
 
 
 def store(w: Array, survive: int, five: MeshOfDaemons, client: sedmad.Mesh) -> str:
@@ -169,12 +176,12 @@ def test_without_standbys_a_loss_is_a_clear_error_in_time(five: MeshOfDaemons, c
     # Frozen, it may answer yet: the product ends by its deadline.
     victim.pause()
     error = multiply(1.0, transpose=False)
-    assert error.matrix == name
+    assert error.matrix == name, error
     assert victim.name in str(error)
     victim.kill()
     for transpose in (False, True):
         error = multiply(20.0, transpose=transpose)
-        assert error.matrix == name
+        assert error.matrix == name, error
         assert victim.name in str(error)
     five.wait_state(victim, PeerState.PEER_STATE_DEAD)
     error = multiply(20.0, transpose=False)

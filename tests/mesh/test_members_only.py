@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from daemons import MeshOfDaemons, attached, wait_until
+from daemons import wait_until
+from meshes import MeshOfDaemons, attached
 from products import is_right, normal
 
 from sedmad.errors import CertificateInvalid, NodeUnreachable, SedmadError, TokenInvalid

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from daemons import MeshOfDaemons, run_verb, short_directory, wait_until
+from daemons import run_verb, short_directory, wait_until
+from meshes import MeshOfDaemons
 from products import Array, is_right, normal
 
 import sedmad
@@ -41,7 +42,7 @@ def client(request: pytest.FixtureRequest, four: MeshOfDaemons) -> Iterator[sedm
         yield mesh
 
 
-@pytest.mark.parametrize("columns", [None, 1, 7, 64, 150])
+@pytest.mark.parametrize("columns", [None, 1, 150])
 def test_products_are_right(columns: int | None, w: Array, client: sedmad.Mesh) -> None:
     width = () if columns is None else (columns,)
     x, z = normal(COLUMNS, *width, seed=1, dtype=w.dtype), normal(ROWS, *width, seed=2, dtype=w.dtype)
@@ -81,7 +82,7 @@ def test_threads_share_a_connection(w: Array, client: sedmad.Mesh) -> None:
 
     def multiply(seed: int) -> None:
         try:
-            for step in range(6):
+            for step in range(3):
                 transposed = (seed + step) % 3 == 0
                 x = normal(ROWS if transposed else COLUMNS, seed=100 * seed + step, dtype=w.dtype)
                 y = matrix.apply(x, transpose=transposed)
@@ -120,11 +121,8 @@ def test_an_explanation_tells_who_computed_what(w: Array, client: sedmad.Mesh, f
     ("shape", "dtype", "error"),
     [
         ((COLUMNS + 1,), np.float32, ShapeMismatch),
-        ((ROWS, 2), np.float32, ShapeMismatch),
         ((COLUMNS, 2, 2), np.float32, ShapeMismatch),
-        ((), np.float32, ShapeMismatch),
         ((COLUMNS,), np.complex128, UnsupportedDtype),
-        ((COLUMNS,), object, UnsupportedDtype),
     ],
 )
 def test_what_cannot_be_multiplied_is_refused(
@@ -141,7 +139,7 @@ def test_other_real_numbers_are_converted(w: Array, client: sedmad.Mesh) -> None
     assert is_right(client["w"] @ list(x), w, x.astype(w.dtype))
 
 
-@pytest.mark.parametrize("deadline_s", [0.0, -1.0, 1e-6])
+@pytest.mark.parametrize("deadline_s", [0.0, 1e-6])
 def test_a_deadline_that_has_passed_is_an_error(deadline_s: float, w: Array, client: sedmad.Mesh) -> None:
     with pytest.raises(DeadlineExceeded) as caught:
         client["w"].apply(normal(COLUMNS, dtype=w.dtype), deadline_s=deadline_s)

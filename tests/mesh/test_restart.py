@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from daemons import MeshOfDaemons
+from meshes import MeshOfDaemons
 from products import Array, is_right, normal
 
 import sedmad

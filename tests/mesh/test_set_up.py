@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemons import Daemon, MeshOfDaemons, attached, run_verb, short_directory, wait_until
+from daemons import Daemon, run_verb, short_directory, wait_until
+from meshes import MeshOfDaemons, attached
 from products import is_right, normal
 
 

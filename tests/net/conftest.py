@@ -20,7 +20,6 @@ from sedmad.net.noise import NoiseTransport
 from sedmad.net.tcp import TcpStream
 from sedmad.net.yamux import YamuxConnection
 
-
 OURS, STOCK = "ours", "stock"
 
 

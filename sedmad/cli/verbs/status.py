@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _print(terminal: Terminal, status: GetStatusResponse) -> None:
     ids = short_ids([status.peer_id, *(peer.peer_id for peer in status.peers)])
     state = json_contract.node_state(status.state)
-    mesh = printable(status.mesh_name) or status.mesh_id[:12]
+    mesh = status.mesh_id[:12]
     print_facts(
         terminal,
         [

@@ -24,29 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asedma/v1/certificate.proto\x12\x08sedma.v1\";\n\x11SignedCertificate\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xcf\x01\n\x0b\x43\x65rtificate\x12\x0f\n\x07mesh_id\x18\x01 \x01(\x0c\x12\x0e\n\x06serial\x18\x02 \x01(\x0c\x12\'\n\x04role\x18\x03 \x01(\x0e\x32\x19.sedma.v1.CertificateRole\x12\x1a\n\x12subject_public_key\x18\x04 \x01(\x0c\x12\x14\n\x0csubject_name\x18\x05 \x01(\t\x12\x19\n\x11issuer_public_key\x18\x06 \x01(\x0c\x12\x14\n\x0cnot_before_s\x18\x07 \x01(\x03\x12\x13\n\x0bnot_after_s\x18\x08 \x01(\x03\"E\n\x10\x43\x65rtificateChain\x12\x31\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32\x1b.sedma.v1.SignedCertificate\"\x8c\x01\n\x0fInvitationToken\x12\x17\n\x0froot_public_key\x18\x01 \x01(\x0c\x12\x17\n\x0finviter_peer_id\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\x12\x0e\n\x06secret\x18\x04 \x01(\x0c\x12\x11\n\texpires_s\x18\x05 \x01(\x03\x12\x11\n\tmesh_name\x18\x06 \x01(\t\"+\n\x0bJoinRequest\x12\x0e\n\x06secret\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\"a\n\x0cJoinResponse\x12)\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x1a.sedma.v1.CertificateChain\x12&\n\x05peers\x18\x02 \x03(\x0b\x32\x17.sedma.v1.PeerAddresses\"3\n\rPeerAddresses\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t*\x89\x01\n\x0f\x43\x65rtificateRole\x12 \n\x1c\x43\x45RTIFICATE_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x45RTIFICATE_ROLE_ADMIN\x10\x01\x12\x1b\n\x17\x43\x45RTIFICATE_ROLE_MEMBER\x10\x02\x12\x1b\n\x17\x43\x45RTIFICATE_ROLE_CLIENT\x10\x03\x32\x44\n\x0bJoinService\x12\x35\n\x04Join\x12\x15.sedma.v1.JoinRequest\x1a\x16.sedma.v1.JoinResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asedma/v1/certificate.proto\x12\x08sedma.v1\";\n\x11SignedCertificate\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xcf\x01\n\x0b\x43\x65rtificate\x12\x0f\n\x07mesh_id\x18\x01 \x01(\x0c\x12\x0e\n\x06serial\x18\x02 \x01(\x0c\x12\'\n\x04role\x18\x03 \x01(\x0e\x32\x19.sedma.v1.CertificateRole\x12\x1a\n\x12subject_public_key\x18\x04 \x01(\x0c\x12\x14\n\x0csubject_name\x18\x05 \x01(\t\x12\x19\n\x11issuer_public_key\x18\x06 \x01(\x0c\x12\x14\n\x0cnot_before_s\x18\x07 \x01(\x03\x12\x13\n\x0bnot_after_s\x18\x08 \x01(\x03\"E\n\x10\x43\x65rtificateChain\x12\x31\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32\x1b.sedma.v1.SignedCertificate\"y\n\x0fInvitationToken\x12\x17\n\x0froot_public_key\x18\x01 \x01(\x0c\x12\x17\n\x0finviter_peer_id\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\x12\x0e\n\x06secret\x18\x04 \x01(\x0c\x12\x11\n\texpires_s\x18\x05 \x01(\x03\"+\n\x0bJoinRequest\x12\x0e\n\x06secret\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\"a\n\x0cJoinResponse\x12)\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x1a.sedma.v1.CertificateChain\x12&\n\x05peers\x18\x02 \x03(\x0b\x32\x17.sedma.v1.PeerAddresses\"3\n\rPeerAddresses\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t*\x89\x01\n\x0f\x43\x65rtificateRole\x12 \n\x1c\x43\x45RTIFICATE_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x45RTIFICATE_ROLE_ADMIN\x10\x01\x12\x1b\n\x17\x43\x45RTIFICATE_ROLE_MEMBER\x10\x02\x12\x1b\n\x17\x43\x45RTIFICATE_ROLE_CLIENT\x10\x03\x32\x44\n\x0bJoinService\x12\x35\n\x04Join\x12\x15.sedma.v1.JoinRequest\x1a\x16.sedma.v1.JoinResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sedma.v1.certificate_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CERTIFICATEROLE']._serialized_start=723
-  _globals['_CERTIFICATEROLE']._serialized_end=860
+  _globals['_CERTIFICATEROLE']._serialized_start=703
+  _globals['_CERTIFICATEROLE']._serialized_end=840
   _globals['_SIGNEDCERTIFICATE']._serialized_start=40
   _globals['_SIGNEDCERTIFICATE']._serialized_end=99
   _globals['_CERTIFICATE']._serialized_start=102
   _globals['_CERTIFICATE']._serialized_end=309
   _globals['_CERTIFICATECHAIN']._serialized_start=311
   _globals['_CERTIFICATECHAIN']._serialized_end=380
-  _globals['_INVITATIONTOKEN']._serialized_start=383
-  _globals['_INVITATIONTOKEN']._serialized_end=523
-  _globals['_JOINREQUEST']._serialized_start=525
-  _globals['_JOINREQUEST']._serialized_end=568
-  _globals['_JOINRESPONSE']._serialized_start=570
-  _globals['_JOINRESPONSE']._serialized_end=667
-  _globals['_PEERADDRESSES']._serialized_start=669
-  _globals['_PEERADDRESSES']._serialized_end=720
-  _globals['_JOINSERVICE']._serialized_start=862
-  _globals['_JOINSERVICE']._serialized_end=930
+  _globals['_INVITATIONTOKEN']._serialized_start=382
+  _globals['_INVITATIONTOKEN']._serialized_end=503
+  _globals['_JOINREQUEST']._serialized_start=505
+  _globals['_JOINREQUEST']._serialized_end=548
+  _globals['_JOINRESPONSE']._serialized_start=550
+  _globals['_JOINRESPONSE']._serialized_end=647
+  _globals['_PEERADDRESSES']._serialized_start=649
+  _globals['_PEERADDRESSES']._serialized_end=700
+  _globals['_JOINSERVICE']._serialized_start=842
+  _globals['_JOINSERVICE']._serialized_end=910
 # @@protoc_insertion_point(module_scope)

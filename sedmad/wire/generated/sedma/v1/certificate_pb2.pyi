@@ -143,14 +143,12 @@ class InvitationToken(_message.Message):
     ADDRESSES_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     EXPIRES_S_FIELD_NUMBER: _builtins.int
-    MESH_NAME_FIELD_NUMBER: _builtins.int
     root_public_key: _builtins.bytes
     """Ed25519 public key of the mesh's root."""
     inviter_peer_id: _builtins.str
     secret: _builtins.bytes
     """32 random bytes; admits one node."""
     expires_s: _builtins.int
-    mesh_name: _builtins.str
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -161,11 +159,10 @@ class InvitationToken(_message.Message):
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         secret: _builtins.bytes = ...,
         expires_s: _builtins.int = ...,
-        mesh_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "expires_s", b"expires_s", "inviter_peer_id", b"inviter_peer_id", "mesh_name", b"mesh_name", "root_public_key", b"root_public_key", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "expires_s", b"expires_s", "inviter_peer_id", b"inviter_peer_id", "root_public_key", b"root_public_key", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -103,7 +103,6 @@ class GetStatusResponse(_message.Message):
     ADDRESSES_FIELD_NUMBER: _builtins.int
     UPTIME_S_FIELD_NUMBER: _builtins.int
     MESH_ID_FIELD_NUMBER: _builtins.int
-    MESH_NAME_FIELD_NUMBER: _builtins.int
     MEMORY_PLEDGED_BYTES_FIELD_NUMBER: _builtins.int
     MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
     DISK_PLEDGED_BYTES_FIELD_NUMBER: _builtins.int
@@ -117,13 +116,13 @@ class GetStatusResponse(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     IS_ADMIN_FIELD_NUMBER: _builtins.int
     RESIDENT_SET_BYTES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     name: _builtins.str
     state: _membership_pb2.NodeState.ValueType
     software_version: _builtins.str
     uptime_s: _builtins.float
     mesh_id: _builtins.str
-    mesh_name: _builtins.str
     memory_pledged_bytes: _builtins.int
     memory_used_bytes: _builtins.int
     """Resident copies, counted against the pledge."""
@@ -135,12 +134,16 @@ class GetStatusResponse(_message.Message):
     is_admin: _builtins.bool
     """Whether this node may invite others."""
     resident_set_bytes: _builtins.int
+    next_page_token: _builtins.str
+    """Where the list of matrices goes on; empty if it is complete."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerSummary]: ...
     @_builtins.property
-    def matrices(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatrixSummary]: ...
+    def matrices(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatrixSummary]:
+        """The first page of ListMatrices."""
+
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Things somebody should know: a clock that is off, a degraded matrix."""
@@ -157,7 +160,6 @@ class GetStatusResponse(_message.Message):
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         uptime_s: _builtins.float = ...,
         mesh_id: _builtins.str = ...,
-        mesh_name: _builtins.str = ...,
         memory_pledged_bytes: _builtins.int = ...,
         memory_used_bytes: _builtins.int = ...,
         disk_pledged_bytes: _builtins.int = ...,
@@ -171,10 +173,11 @@ class GetStatusResponse(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         is_admin: _builtins.bool = ...,
         resident_set_bytes: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "compute_gflops", b"compute_gflops", "device_profile", b"device_profile", "disk_pledged_bytes", b"disk_pledged_bytes", "disk_used_bytes", b"disk_used_bytes", "is_admin", b"is_admin", "labels", b"labels", "matrices", b"matrices", "memory_bandwidth_bytes_per_s", b"memory_bandwidth_bytes_per_s", "memory_pledged_bytes", b"memory_pledged_bytes", "memory_used_bytes", b"memory_used_bytes", "mesh_id", b"mesh_id", "mesh_name", b"mesh_name", "name", b"name", "peer_id", b"peer_id", "peers", b"peers", "resident_set_bytes", b"resident_set_bytes", "software_version", b"software_version", "state", b"state", "uptime_s", b"uptime_s", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "compute_gflops", b"compute_gflops", "device_profile", b"device_profile", "disk_pledged_bytes", b"disk_pledged_bytes", "disk_used_bytes", b"disk_used_bytes", "is_admin", b"is_admin", "labels", b"labels", "matrices", b"matrices", "memory_bandwidth_bytes_per_s", b"memory_bandwidth_bytes_per_s", "memory_pledged_bytes", b"memory_pledged_bytes", "memory_used_bytes", b"memory_used_bytes", "mesh_id", b"mesh_id", "name", b"name", "next_page_token", b"next_page_token", "peer_id", b"peer_id", "peers", b"peers", "resident_set_bytes", b"resident_set_bytes", "software_version", b"software_version", "state", b"state", "uptime_s", b"uptime_s", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -610,12 +613,17 @@ Global___RemoveMatrixResponse: _TypeAlias = RemoveMatrixResponse  # noqa: Y015
 class ListMatricesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_token: _builtins.str
+    """Of the answer before; empty for the first page."""
     def __init__(
         self,
+        *,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -626,16 +634,22 @@ class ListMatricesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MATRICES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty in the last page."""
     @_builtins.property
-    def matrices(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatrixSummary]: ...
+    def matrices(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatrixSummary]:
+        """At most 1,000, in the order of names."""
+
     def __init__(
         self,
         *,
         matrices: _abc.Iterable[Global___MatrixSummary] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["matrices", b"matrices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["matrices", b"matrices", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,493 @@
+"""Nodes in one process: real databases, blobs, ledgers and services, sessions in memory that break on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import trio
+
+from crossbar.engine import engine_for
+from crossbar.profile import IDEAL
+from sedmad.core.capacity import CapacityLedger
+from sedmad.core.membership.advert import Advert
+from sedmad.core.membership.claim import Claim
+from sedmad.core.membership.directory import Directory
+from sedmad.core.membership.membership import PeerRow
+from sedmad.core.membership.record import SignedRecord
+from sedmad.errors import NodeUnreachable, SedmadError, SessionLost
+from sedmad.net.calls import Chunk
+from sedmad.net.channel import Channel
+from sedmad.net.identity import Identity
+from sedmad.node.committing import CommittingService
+from sedmad.node.getting import GettingService
+from sedmad.node.holding import HoldingService
+from sedmad.node.manifests import ManifestService
+from sedmad.node.putting import PuttingService
+from sedmad.node.records import DATA_TYPES, sign_record
+from sedmad.node.removing import RemovingService
+from sedmad.node.residents import Residents
+from sedmad.store import holdings, manifests, puts
+from sedmad.store.blobs import BlobStore, open_blobs
+from sedmad.store.database import Database, open_database
+from sedmad.wire import messages as wire
+from sedmad.wire.frame import FrameDecoder, encode
+from sedmad.wire.methods import MethodTable
+
+PLEDGE_BYTES = 64 << 20
+
+
+def identity_of(name: str) -> Identity:
+    """Return the same identity for the same name, always."""
+    return Identity.from_seed(hashlib.sha256(name.encode()).digest())
+
+
+class FakeMembership:
+    """What services use of MembershipService; news reaches everybody at once."""
+
+    def __init__(self, identity: Identity, name: str, pledge_bytes: int) -> None:
+        self._identity = identity
+        self._others: dict[str, FakeMembership] = {}
+        self.states: dict[str, str] = {}
+        self.core = SimpleNamespace(
+            peer_id=identity.peer_id,
+            directory=Directory(),
+            advert=Advert(
+                peer_id=identity.peer_id,
+                name=name,
+                sequence=1,
+                state="ready",
+                memory_pledged_bytes=pledge_bytes,
+                disk_pledged_bytes=2 * pledge_bytes,
+                compute_gflops=10.0,
+                memory_bandwidth_bytes_per_s=1e10,
+            ),
+        )
+
+    def meet(self, other: FakeMembership) -> None:
+        self._others[other.core.peer_id] = other
+
+    def peers(self) -> list[PeerRow]:
+        return [row for peer_id in self._others if (row := self.row(peer_id)) is not None]
+
+    def row(self, peer_id: str) -> PeerRow | None:
+        other = self._others.get(peer_id)
+        return PeerRow(peer_id, other.core.advert, self.state_of(peer_id), 0.001) if other else None
+
+    def name_of(self, peer_id: str) -> str:
+        if peer_id == self.core.peer_id:
+            return str(self.core.advert.name)
+        other = self._others.get(peer_id)
+        return str(other.core.advert.name) if other else peer_id
+
+    def state_of(self, peer_id: str) -> str:
+        return self.states.get(peer_id, "alive")
+
+    def update_advert(self, **changes: Any) -> None:
+        self.core.advert = replace(self.core.advert, **changes)
+
+    def publish_claim(self, claim: Claim) -> None:
+        signed = SignedRecord(claim, sign_record(claim, self._identity))
+        for membership in (self, *self._others.values()):
+            membership.core.directory.accept(signed)
+
+    def hear(self, peer_id: str, signed: SignedRecord) -> None:
+        self.core.directory.accept(signed)
+
+
+@dataclass(slots=True)
+class _Session:
+    channel: Channel
+    path: str = "direct"
+
+
+class FakeSessions:
+    """Sessions in memory.
+
+    Attributes:
+        before: by the last word of a method, awaited with the peer id before each such call leaves.
+        calls: (peer id, last word of the method) of every call that left.
+    """
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, _Session] = {}
+        self.before: dict[str, Callable[[str], Awaitable[None]]] = {}
+        self.calls: list[tuple[str, str]] = []
+
+    def attach(self, peer_id: str, channel: Channel) -> None:
+        self._sessions[peer_id] = _Session(channel)
+
+    def detach(self, peer_id: str) -> None:
+        if session := self._sessions.pop(peer_id, None):
+            session.channel.close(SessionLost("the session ended", node=peer_id))
+
+    def attached(self, peer_id: str) -> _Session | None:
+        return self._sessions.get(peer_id)
+
+    def channel(self, peer_id: str) -> Channel:
+        session = self.attached(peer_id)
+        if session is None:
+            raise NodeUnreachable("the node is not connected", node=peer_id)
+        return session.channel
+
+    async def call(self, peer_id: str, method: str, message: Any, **options: Any) -> bytes:
+        verb = method.rpartition("/")[2]
+        if before := self.before.get(verb):
+            await before(peer_id)
+        self.calls.append((peer_id, verb))
+        return await self.channel(peer_id).call(method, message, **options)
+
+
+@dataclass(slots=True)
+class RigNode:
+    """One node: its services, and the parts below them."""
+
+    name: str
+    identity: Identity
+    database: Database
+    blobs: BlobStore
+    ledger: CapacityLedger
+    residents: Residents
+    membership: FakeMembership
+    sessions: FakeSessions
+    methods: MethodTable
+    holding: HoldingService
+    manifests: ManifestService
+    removing: RemovingService
+    putting: PuttingService
+    getting: GettingService
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    replaced: list[Claim] = field(default_factory=list)
+
+    @property
+    def peer_id(self) -> str:
+        return self.identity.peer_id
+
+    def used(self) -> tuple[int, int, int, int]:
+        """Return memory used and set aside, disk used and set aside."""
+        memory, disk = self.ledger.memory, self.ledger.disk
+        return memory.used_bytes, memory.reserved_bytes, disk.used_bytes, disk.reserved_bytes
+
+    async def held(self) -> list[holdings.Holding]:
+        return await self.database.read(holdings.load)
+
+    async def puts(self) -> list[puts.StoredPut]:
+        return await self.database.read(puts.load)
+
+    async def settled(self) -> None:
+        """Wait until blobs on disk are those of the copies on disk."""
+        with trio.fail_after(10):
+            while self.blobs.digests() != {holding.digest for holding in await self.held()}:
+                await trio.sleep(0.005)
+
+    async def is_empty(self) -> None:
+        """Assert that nothing is left, once deletions are done."""
+        await self.settled()
+        assert self.used() == (0, 0, 0, 0)
+        assert not self.blobs.digests()
+        assert not await self.held()
+        assert not await self.puts()
+
+    async def put(
+        self, name: str, array: np.ndarray[Any, Any], *, survive: int = 0, **options: Any
+    ) -> tuple[Claim, Any, bool]:
+        """Store an array as a client would."""
+        call = options.pop("call", None) or ClientCall(array.tobytes())
+        request = put_request(name, array, survive=survive, **options)
+        return await self.putting.put(request, call)
+
+    async def get(self, name: str) -> bytes:
+        """Read a matrix as a client would."""
+        claim = self.membership.core.directory.get(name)
+        manifest = await self.manifests.look_up(claim, deadline=trio.current_time() + 5)
+        pieces = [bytes(piece) async for _, piece in self.getting.stream(manifest, name)]
+        return b"".join(pieces)
+
+
+class ClientCall:
+    """A client's call that streams bytes, in chunks; it may stop in the middle and wait."""
+
+    remote = ""
+    deadline = math.inf
+
+    def __init__(self, data: bytes, chunk_bytes: int = 1 << 20, pause_after: int | None = None) -> None:
+        self._data = data
+        self._chunk_bytes = chunk_bytes
+        self._pause_after = pause_after
+        self._offset = 0
+        self.sent: list[Any] = []
+        self.asked = False
+        self.paused = trio.Event()
+        self.go_on = trio.Event()
+
+    async def send(self, message: Any = None, payload: bytes = b"", **options: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append(message)
+
+    def chunks(self) -> ClientCall:
+        return self
+
+    def __aiter__(self) -> ClientCall:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        self.asked = True
+        offset = self._offset
+        if offset >= len(self._data):
+            raise StopAsyncIteration
+        if self._pause_after is not None and offset >= self._pause_after:
+            self.paused.set()
+            await self.go_on.wait()
+        await trio.lowlevel.checkpoint()
+        payload = self._data[offset : offset + self._chunk_bytes]
+        self._offset += len(payload)
+        return Chunk(offset, payload)
+
+
+@dataclass(slots=True)
+class PeerCall:
+    """A member's call, as far as handlers look at it."""
+
+    remote: str
+    deadline: float = math.inf
+    payload: bytes = b""
+    sent: list[bytes] = field(default_factory=list)
+
+    async def send(self, message: Any = None, payload: bytes = b"", **options: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append(bytes(payload))
+
+    async def read_into(self, view: memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        view[:] = self.payload
+
+
+class Rig:
+    """Nodes by name, every two of them with a session."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._nodes: dict[str, RigNode] = {}
+        self._links: dict[frozenset[str], trio.CancelScope] = {}
+
+    def __getitem__(self, name: str) -> RigNode:
+        return self._nodes[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._nodes.values())
+
+    def add(self, node: RigNode) -> None:
+        for other in self:
+            if other.name != node.name:
+                other.membership.meet(node.membership)
+                node.membership.meet(other.membership)
+        self._nodes[node.name] = node
+        for other in self:
+            if other.name != node.name:
+                self.connect(node.name, other.name)
+
+    def connect(self, *names: str) -> None:
+        """Give two nodes a session."""
+        nodes = [self[name] for name in names]
+        channels = [
+            Channel(near.methods, far.peer_id, far.name)
+            for near, far in (nodes, reversed(nodes))
+        ]
+        scope = self._links[frozenset(names)] = trio.CancelScope()
+        self._nursery.start_soon(_carry, scope, *channels)
+        for (near, far), channel in zip((nodes, nodes[::-1]), channels, strict=True):
+            near.sessions.attach(far.peer_id, channel)
+
+    def cut(self, *names: str) -> None:
+        """End the session between two nodes; what is under way on it fails."""
+        near, far = (self[name] for name in names)
+        near.sessions.detach(far.peer_id)
+        far.sessions.detach(near.peer_id)
+        self._links.pop(frozenset(names)).cancel()
+
+    async def stop(self, name: str) -> None:
+        """Stop a node's services and close its sessions; its database and its blobs stay open."""
+        node = self._nodes.pop(name)
+        for pair in [pair for pair in self._links if name in pair]:
+            (other,) = pair - {name}
+            self[other].sessions.detach(node.peer_id)
+            node.sessions.detach(self[other].peer_id)
+            self._links.pop(pair).cancel()
+        node.scope.cancel()
+        await trio.testing.wait_all_tasks_blocked(0.02)
+
+    async def restart(self, name: str, stopped: RigNode, pledge_bytes: int = PLEDGE_BYTES) -> RigNode:
+        """Start a stopped node again, on what lies on its disk."""
+        blobs = await open_blobs(stopped.blobs.directory)
+        node = await _make_node(name, stopped.database, blobs, pledge_bytes)
+        for signed in stopped.membership.core.directory.records():
+            node.membership.core.directory.accept(signed)
+        await self.run(node)
+        return node
+
+    async def run(self, node: RigNode) -> None:
+        async def serve(task_status: Any) -> None:
+            with node.scope:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(node.holding.run)
+                    await node.holding.restore(node.manifests.kept())
+                    await nursery.start(node.removing.run)
+                    self.add(node)
+                    await nursery.start(node.putting.run, await node.puts())
+                    task_status.started()
+
+        await self._nursery.start(serve)
+
+
+async def _carry(scope: trio.CancelScope, near: Channel, far: Channel) -> None:
+    async def pump(source: Channel, target: Channel) -> None:
+        while True:
+            frame = source.take()
+            if frame is None:
+                await source.wait_for_frames()
+                continue
+            for copy in FrameDecoder().receive_data(b"".join(map(bytes, encode(frame)))):
+                target.deliver(copy)
+            await trio.lowlevel.checkpoint()
+
+    with scope:
+        async with trio.open_nursery() as nursery:
+            for source, target in ((near, far), (far, near)):
+                nursery.start_soon(source.serve)
+                nursery.start_soon(pump, source, target)
+
+
+async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_bytes: int) -> RigNode:
+    identity = identity_of(name)
+    membership: Any = FakeMembership(identity, name, pledge_bytes)
+    sessions: Any = FakeSessions()
+    ledger = CapacityLedger(
+        memory_pledged_bytes=pledge_bytes, disk_pledged_bytes=2 * pledge_bytes, node=name
+    )
+    residents = Residents(blobs, engine_for(IDEAL))
+    holding = HoldingService(
+        own_peer_id=identity.peer_id,
+        database=database,
+        blobs=blobs,
+        residents=residents,
+        sessions=sessions,
+        ledger=ledger,
+        on_changed=lambda: membership.update_advert(
+            memory_used_bytes=ledger.memory.used_bytes + ledger.memory.reserved_bytes,
+            disk_used_bytes=ledger.disk.used_bytes + ledger.disk.reserved_bytes,
+        ),
+    )
+    manifest_service = ManifestService(
+        identity=identity,
+        database=database,
+        sessions=sessions,
+        membership=membership,
+        stored=await database.read(manifests.load),
+        applying=holding.applying,
+    )
+    removing = RemovingService(
+        own_peer_id=identity.peer_id, sessions=sessions, membership=membership, manifests=manifest_service
+    )
+    replaced: list[Claim] = []
+    putting = PuttingService(
+        own_peer_id=identity.peer_id,
+        database=database,
+        blobs=blobs,
+        sessions=sessions,
+        membership=membership,
+        manifests=manifest_service,
+        holding=holding,
+        committing=CommittingService(
+            identity=identity,
+            database=database,
+            membership=membership,
+            manifests=manifest_service,
+            holding=holding,
+            retire=removing.remove_own,
+        ),
+        on_replaced=replaced.append,
+    )
+    methods = MethodTable()
+    methods.add("HoldingService", holding)
+    methods.add("ManifestService", manifest_service)
+    methods.add("OwnerService", removing)
+    return RigNode(
+        name=name,
+        identity=identity,
+        database=database,
+        blobs=blobs,
+        ledger=ledger,
+        residents=residents,
+        membership=membership,
+        sessions=sessions,
+        methods=methods,
+        holding=holding,
+        manifests=manifest_service,
+        removing=removing,
+        putting=putting,
+        getting=GettingService(blobs=blobs, sessions=sessions, membership=membership),
+        replaced=replaced,
+    )
+
+
+@asynccontextmanager
+async def open_rig(
+    directory: Path, *names: str, pledges: dict[str, int] | None = None
+) -> AsyncIterator[Rig]:
+    """Run nodes of these names, each with a pledge of memory in bytes, and of twice as much disk."""
+    async with AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        rig = Rig(nursery)
+        for name in names:
+            home = directory / name
+            home.mkdir()
+            database = await stack.enter_async_context(open_database(home / "store.db"))
+            blobs = await open_blobs(home / "blobs")
+            await rig.run(
+                await _make_node(name, database, blobs, (pledges or {}).get(name, PLEDGE_BYTES))
+            )
+        try:
+            yield rig
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+@cache
+def matrix(rows: int = 300, columns: int = 50, dtype: str = "float32", seed: int = 0) -> np.ndarray[Any, Any]:
+    """Return a matrix of normal values."""
+    values = np.random.default_rng(seed).standard_normal((rows, columns)).astype(dtype)
+    values.flags.writeable = False
+    return values
+
+
+def put_request(
+    name: str, array: np.ndarray[Any, Any], *, survive: int = 0, **options: Any
+) -> wire.PutMatrixRequest:
+    return wire.PutMatrixRequest(
+        name=name,
+        rows=array.shape[0],
+        columns=array.shape[1],
+        data_type=DATA_TYPES[str(array.dtype)],
+        survive=survive,
+        **options,
+    )
+
+
+async def fails_with(error: type[SedmadError], action: Callable[[], Awaitable[Any]]) -> SedmadError:
+    """Run an action and return the typed error that it ends with, out of whatever groups it comes in."""
+    try:
+        await action()
+    except BaseException as raised:
+        while isinstance(raised, BaseExceptionGroup):
+            (raised,) = raised.exceptions
+        assert isinstance(raised, error), repr(raised)
+        return raised
+    raise AssertionError(f"{error.__name__} was expected")
