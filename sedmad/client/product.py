@@ -101,6 +101,13 @@ class Product:
         return widths, responses
 
     def _begin(self, x: npt.NDArray[Any]) -> Call:
+        """Send a panel; over a new connection where the last one breaks under it."""
+        try:
+            return self._send(x)
+        except SessionLost:
+            return self._send(x)
+
+    def _send(self, x: npt.NDArray[Any]) -> Call:
         self._request.columns = len(x)
         return self._connection.open(
             "MatrixService/ApplyMatrix",
