@@ -31,6 +31,7 @@ class ProductTask:
     manifest_id: tuple[object, ...]
     transposed: bool
     columns_max: int
+    running_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class AskingService:
         self._asker = ShareAsker(own_peer_id, sessions, multiplying)
         self._running: list[tuple[ProductTask, Product]] = []
         self.joiner: Joiner[ProductTask, _Item, Result] = Joiner(
-            self._run, lambda task: task.columns_max, RUNNING_MAX
+            self._run, lambda task: task.columns_max, lambda task: task.running_max
         )
 
     async def multiply(
@@ -90,7 +91,12 @@ class AskingService:
             HoldersUnreachable: a partition has no holder that answers.
             DeadlineExceeded: it was not done in time.
         """
-        task = ProductTask((manifest.key, manifest.order), transposed, columns_max(manifest, transposed))
+        task = ProductTask(
+            (manifest.key, manifest.order),
+            transposed,
+            columns_max(manifest, transposed),
+            RUNNING_MAX if self.chooser.is_far(manifest) else 1,
+        )
         item = _Item(manifest, panel, monotonic_s())
         try:
             return await self.joiner.ask(task, item, len(panel), deadline)

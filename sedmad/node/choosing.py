@@ -19,6 +19,9 @@ from sedmad.node.membership import MembershipService
 from sedmad.node.share import Share, ShareResult
 from sedmad.store.holdings import Kind
 
+# A joined product of a full panel computes about this long.
+FAR_RTT_S = 0.015
+
 
 class Chooser:
     """Chooses holders, and learns from their answers."""
@@ -112,6 +115,14 @@ class Chooser:
             )
             return error
         raise AssertionError("everybody was to be avoided")
+
+    def is_far(self, manifest: Manifest) -> bool:
+        """Whether products spend longer on the way than two joined ones save: then two of them may be under way.
+
+        Nearby, what waits is better joined: 24 columns together cost half of twice 12.
+        """
+        rows = (self._membership.row(peer) for peer in manifest.holders)
+        return any(row is not None and (row.rtt_s or 0.0) > FAR_RTT_S for row in rows)
 
     def late_after_s(self, share: Share) -> float:
         """Return how long to wait for an answer before others are asked as well."""

@@ -8,7 +8,7 @@ from functools import partial
 from sedmad.core.membership.claim import Claim, short_id
 from sedmad.core.membership.record import SignedRecord
 from sedmad.core.offers import guardians
-from sedmad.errors import NotEnoughPeers
+from sedmad.errors import NameTaken, NotEnoughPeers
 from sedmad.net.identity import Identity
 from sedmad.node.clock import monotonic_s, wall_time_s
 from sedmad.node.holding import HoldingService
@@ -62,10 +62,12 @@ class CommittingService:
         the name as well, and the put's own copies are left to be given up.
 
         Raises:
+            NameTaken: somebody else took the name meanwhile.
             NotEnoughPeers: too few answered; the name is taken back.
         """
         key = self._key(put, digests)
         async with self._manifests.writing(key):
+            self._require_name(put)
             before = self._manifests.get_kept(key)
             if before is not None and self._serves(before, put):
                 claim, manifest, signed = await self._name_again(put, before)
@@ -81,6 +83,7 @@ class CommittingService:
                 deadline=monotonic_s() + MANIFEST_TIMEOUT_S,
             )
             stored.add(self._own_peer_id)
+            put.replaced = self._own_claim(put.name)
             self._membership.publish_claim(claim)
         guarding = stored.intersection(manifest.guardians)
         if needed - stored or len(guarding) < len(manifest.guardians) // 2 + 1:
@@ -95,6 +98,19 @@ class CommittingService:
             )
         put.committed = manifest is not before
         return claim, manifest
+
+    def _require_name(self, put: Put) -> None:
+        taken = self._membership.core.directory.get(put.name)
+        if taken is not None and not put.replace:
+            owner = self._membership.name_of(taken.owner)
+            raise NameTaken(f"{owner} stored a matrix as {put.name} meanwhile", matrix=put.name)
+
+    def _own_claim(self, name: str) -> Claim | None:
+        """Return this node's present claim to a name; the next one takes its place, whoever has the name."""
+        record = self._membership.core.directory.find(name, self._own_peer_id)
+        if record is None or not isinstance(record.record, Claim) or record.record.removed:
+            return None
+        return record.record
 
     def _key(self, put: Put, digests: list[bytes]) -> ManifestKey:
         cut = put.partitioning

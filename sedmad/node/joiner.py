@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import structlog
 import trio
 
-from sedmad.core.joining import JoinQueue, Waiting
+from sedmad.core.joining import RUNNING_MAX, JoinQueue, Waiting
 from sedmad.errors import DeadlineExceeded, LocalError, SedmadError
 from sedmad.node.clock import monotonic_s
 
@@ -41,18 +42,21 @@ class Joiner(Generic[Task, Item, Result]):
     Args:
         run: runs a task on several items at once and returns a result for each, in order.
         columns_max: columns that may be joined for a task.
-        running_max: how often a task runs at once; more of it waits, and is joined.
+        running_max: returns how often a task may run at once, 1 or 2 now; more of it waits, and is joined.
     """
 
     def __init__(
         self,
         run: Callable[[Task, list[Item], float], Awaitable[list[Result]]],
         columns_max: Callable[[Task], int],
-        running_max: int,
+        running_max: Callable[[Task], int],
     ) -> None:
         self._run = run
         self._columns_max = columns_max
-        self._queue: JoinQueue[Task, _Slot[Item, Result]] = JoinQueue(running_max=running_max)
+        self._running_max = running_max
+        # Batches that run or are about to; only tasks that have one.
+        self._running: Counter[Task] = Counter()
+        self._queue: JoinQueue[Task, _Slot[Item, Result]] = JoinQueue(running_max=RUNNING_MAX)
         self._ids = itertools.count(1)
         self._nursery: trio.Nursery | None = None
 
@@ -89,8 +93,22 @@ class Joiner(Generic[Task, Item, Result]):
 
     def _start(self, task: Task) -> None:
         assert self._nursery is not None
-        while batch := self._queue.take(task, self._columns_max(task), monotonic_s()):
-            self._nursery.start_soon(self._run_batch, task, batch)
+        if self._running[task] < self._running_max(task):
+            self._running[task] += 1
+            self._nursery.start_soon(self._run_batches, task)
+
+    async def _run_batches(self, task: Task) -> None:
+        """Run what waits, joined, until nothing does.
+
+        A batch is taken when this task's turn comes, so that requests which arrived with the first one belong to it.
+        """
+        try:
+            while batch := self._queue.take(task, self._columns_max(task), monotonic_s()):
+                await self._run_batch(task, batch)
+        finally:
+            self._running[task] -= 1
+            if not self._running[task]:
+                del self._running[task]
 
     async def _run_batch(self, task: Task, batch: list[Waiting[_Slot[Item, Result]]]) -> None:
         slots = [waiting.item for waiting in batch]
@@ -111,4 +129,3 @@ class Joiner(Generic[Task, Item, Result]):
             for slot in slots:
                 slot.done.set()
             self._queue.done(task)
-        self._start(task)

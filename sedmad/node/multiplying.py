@@ -94,7 +94,7 @@ class MultiplyingService:
         self._own_peer_id = own_peer_id
         self._threads = trio.CapacityLimiter(COMPUTE_THREADS)
         self.joiner: Joiner[PartialTask, _Item, PartialResult] = Joiner(
-            self._run, lambda task: task.columns_max, RUNNING_MAX
+            self._run, lambda task: task.columns_max, lambda task: RUNNING_MAX
         )
         # Smoothed seconds, for the advert: what a product waits here, and takes.
         self.queue_s = 0.0

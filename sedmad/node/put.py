@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from sedmad.core.membership.claim import Claim
 from sedmad.core.partitioning import Partitioning
 from sedmad.core.placement import Placement
 from sedmad.store.holdings import Kind
@@ -17,6 +18,8 @@ class Put:
 
     Attributes:
         put_id: what its copies are called until they are a matrix's.
+        replace: whether it may take a name that is taken.
+        replaced: its owner's earlier claim to the name.
         safe_bytes: of all copies, those that are on disk where they belong.
         committed: whether its copies are a matrix's now.
         changed: set when there is progress to tell.
@@ -27,7 +30,9 @@ class Put:
     partitioning: Partitioning
     dtype: str
     survive: int
+    replace: bool
     placement: Placement
+    replaced: Claim | None = None
     safe_bytes: int = 0
     received_bytes: int = 0
     committed: bool = False

@@ -128,7 +128,7 @@ class PuttingService:
             taken = self._membership.core.directory.get(request.name)
             if taken is not None and not request.replace:
                 return await self._compare(request, call, taken, partitioning, dtype)
-            return await self._store(request, call, taken, partitioning, dtype)
+            return await self._store(request, call, partitioning, dtype)
         finally:
             self._names.discard(request.name)
 
@@ -162,7 +162,6 @@ class PuttingService:
         self,
         request: wire.PutMatrixRequest,
         call: IncomingCall,
-        replaced: Claim | None,
         partitioning: Partitioning,
         dtype: str,
     ) -> tuple[Claim, Manifest, bool]:
@@ -180,8 +179,8 @@ class PuttingService:
         finally:
             if not put.committed:
                 await self._abandon(put)
-        if replaced is not None:
-            self._on_replaced(replaced)
+        if put.replaced is not None:
+            self._on_replaced(put.replaced)
         return claim, manifest, False
 
     async def _reserve(self, request: wire.PutMatrixRequest, partitioning: Partitioning, dtype: str) -> Put:
@@ -204,7 +203,13 @@ class PuttingService:
                     error.why = f"{error.why}\n{told}"
                 raise
             put = Put(
-                secrets.token_bytes(PUT_ID_BYTES), request.name, partitioning, dtype, survive, placement
+                put_id=secrets.token_bytes(PUT_ID_BYTES),
+                name=request.name,
+                partitioning=partitioning,
+                dtype=dtype,
+                survive=survive,
+                replace=request.replace,
+                placement=placement,
             )
             reserved = False
             try:
