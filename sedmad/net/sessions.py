@@ -202,6 +202,10 @@ class Sessions:
     async def _try_open(self, peer_id: str, kept: KeptPeer) -> None:
         try:
             await self._open(peer_id, kept)
+        except CertificateInvalid as error:
+            # Nothing else would say why this node stays alone.
+            if self._refusals.allow(trio.current_time()):
+                log.warning("certificate_refused", peer=peer_id, why=str(error))
         except SedmadError as error:
             log.debug("dial_failed", peer=peer_id, why=str(error))
         except Exception:
@@ -249,7 +253,8 @@ class Sessions:
             hello = await receive_hello(stream)
             certificate = self._verify(hello.chain, peer_id)
         except SedmadError as error:
-            if self._refusals.allow(trio.current_time()):
+            # A stream that broke says nothing of who opened it: members' do when both dial at once.
+            if not isinstance(error, NodeUnreachable) and self._refusals.allow(trio.current_time()):
                 log.warning("stranger_refused", peer=peer_id, address=remote_address, why=str(error))
             if isinstance(error, CertificateInvalid):
                 await refuse(stream, error)

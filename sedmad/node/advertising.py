@@ -51,6 +51,8 @@ async def first_advert(
         addresses=tuple(host.listen_addresses[:MAX_ADDRESSES]),
         labels=tuple(sorted(configuration.labels.items())),
         version=__version__,
+        # Nobody hears of it before everything runs: see daemon.py.
+        state="ready",
         memory_pledged_bytes=pledge_bytes("memory", configuration.memory, memory_total_bytes()),
         memory_free_bytes=memory_free_bytes(),
         disk_pledged_bytes=pledge_bytes("disk", configuration.disk, free_bytes),

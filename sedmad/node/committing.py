@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from sedmad.core.membership.claim import Claim, short_id
 from sedmad.core.membership.record import SignedRecord
 from sedmad.core.offers import guardians
-from sedmad.errors import NameTaken, NotEnoughPeers
+from sedmad.errors import NameTaken, NotEnoughPeers, SedmadError
 from sedmad.net.identity import Identity
 from sedmad.node.clock import monotonic_s, wall_time_s
 from sedmad.node.holding import HoldingService
@@ -21,7 +22,7 @@ from sedmad.node.put import Put
 from sedmad.node.records import DATA_TYPES, sign_record
 from sedmad.store import manifests as manifest_table
 from sedmad.store import puts as put_table
-from sedmad.store.database import Connection, Database
+from sedmad.store.database import Database
 from sedmad.store.holdings import Kind
 from sedmad.store.manifests import ManifestKey
 from sedmad.wire import messages as wire
@@ -34,7 +35,7 @@ class CommittingService:
     """Commits the puts of which this node is the owner.
 
     Args:
-        retire: takes back a name of ours and frees its matrix.
+        retire: ends a matrix of ours, and frees it.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class CommittingService:
         membership: MembershipService,
         manifests: ManifestService,
         holding: HoldingService,
-        retire: Callable[[Claim], Awaitable[object]],
+        retire: Callable[[Manifest], Awaitable[object]],
     ) -> None:
         self._identity = identity
         self._own_peer_id = identity.peer_id
@@ -62,42 +63,81 @@ class CommittingService:
         the name as well, and the put's own copies are left to be given up.
 
         Raises:
-            NameTaken: somebody else took the name meanwhile.
-            NotEnoughPeers: too few answered; the name is taken back.
+            NameTaken: somebody else took the name meanwhile; what the name stands for stays as it is.
+            NotEnoughPeers: too few answered; what the name stood for before, it still does.
         """
         key = self._key(put, digests)
         async with self._manifests.writing(key):
-            self._require_name(put)
             before = self._manifests.get_kept(key)
             if before is not None and self._serves(before, put):
-                claim, manifest, signed = await self._name_again(put, before)
-                needed, put_id = manifest.holders, b""
+                manifest, signed = before, self._manifests.signed(key)
             else:
-                claim, manifest, signed = await self._store_new(put, key, digests, before)
-                needed, put_id = put.holders, put.put_id
-            stored = await self._manifests.tell(
-                signed,
-                self._others(manifest),
-                put_id=put_id,
-                claim=sign_record(claim, self._identity),
-                deadline=monotonic_s() + MANIFEST_TIMEOUT_S,
-            )
-            stored.add(self._own_peer_id)
-            put.replaced = self._own_claim(put.name)
-            self._membership.publish_claim(claim)
+                manifest, signed = await self._store_new(put, key, digests, before)
+            try:
+                await self._make_safe(put, manifest, signed, fresh=manifest is not before)
+                self._require_name(put)
+            except SedmadError:
+                await self._take_back(before, manifest)
+                raise
+            put.committed = manifest is not before
+            return await self._name(put, manifest, signed), manifest
+
+    async def _make_safe(
+        self, put: Put, manifest: Manifest, signed: wire.SignedManifest, *, fresh: bool
+    ) -> None:
+        """Have all holders and most guardians keep a manifest."""
+        others = self._others(manifest)
+        stored = await self._manifests.tell(
+            signed,
+            others,
+            put_id=put.put_id if fresh else b"",
+            deadline=monotonic_s() + MANIFEST_TIMEOUT_S,
+        )
+        stored.add(self._own_peer_id)
+        needed = put.holders if fresh else manifest.holders
         guarding = stored.intersection(manifest.guardians)
-        if needed - stored or len(guarding) < len(manifest.guardians) // 2 + 1:
-            await self._retire(claim)
-            missing = self._others(manifest) - stored
-            names = ", ".join(sorted(map(self._membership.name_of, missing)))
+        if not needed <= stored or len(guarding) <= len(manifest.guardians) // 2:
+            names = ", ".join(sorted(map(self._membership.name_of, others - stored)))
             raise NotEnoughPeers(
                 f"{put.name} could not be made safe",
                 why=f"no answer came from {names}; all holders and most guardians have to keep its manifest",
                 matrix=put.name,
                 hint="Store it again.",
             )
-        put.committed = manifest is not before
-        return claim, manifest
+
+    async def _name(self, put: Put, manifest: Manifest, signed: wire.SignedManifest) -> Claim:
+        """Claim the name, here and on as many nodes as the matrix is to survive the loss of."""
+        claim = self._claim(put.name, manifest)
+        signed_claim = SignedRecord(claim, sign_record(claim, self._identity))
+        await self._database.write(partial(keep_record, signed=signed_claim))
+        put.replaced = self._own_claim(put.name)
+        self._membership.publish_claim(claim)
+        named = await self._manifests.tell(
+            signed,
+            self._others(manifest),
+            claim=signed_claim.signed,
+            deadline=monotonic_s() + MANIFEST_TIMEOUT_S,
+        )
+        if len(named) < put.survive:
+            raise NotEnoughPeers(
+                f"{put.name} is stored, but too few nodes know its name yet",
+                why=f"{len(named)} besides this one answered, {put.survive} are needed",
+                matrix=put.name,
+                hint="Store it again: it is told again, and not copied.",
+            )
+        return claim
+
+    async def _take_back(self, before: Manifest | None, failed: Manifest) -> None:
+        """Undo a manifest: have the one again that other names rely on, or none."""
+        if before is None:
+            await self._retire(failed)
+        elif failed is not before:
+            manifest = replace(
+                before, seq=failed.seq + 1, previous_digest=failed.digest, written_at_s=wall_time_s()
+            )
+            manifest, signed = await self._manifests.store_own(manifest)
+            others = self._others(manifest) | self._others(failed)
+            await self._manifests.tell(signed, others, deadline=monotonic_s() + MANIFEST_TIMEOUT_S)
 
     def _require_name(self, put: Put) -> None:
         taken = self._membership.core.directory.get(put.name)
@@ -126,14 +166,9 @@ class CommittingService:
     def _others(self, manifest: Manifest) -> set[str]:
         return {*manifest.guardians, *manifest.holders} - {self._own_peer_id}
 
-    async def _name_again(self, put: Put, manifest: Manifest) -> tuple[Claim, Manifest, wire.SignedManifest]:
-        claim = self._claim(put.name, manifest)
-        await self._database.write(partial(keep_record, signed=self._signed(claim)))
-        return claim, manifest, self._manifests.signed(manifest.key)
-
     async def _store_new(
         self, put: Put, key: ManifestKey, digests: list[bytes], before: Manifest | None
-    ) -> tuple[Claim, Manifest, wire.SignedManifest]:
+    ) -> tuple[Manifest, wire.SignedManifest]:
         cut = put.partitioning
         manifest = Manifest(
             key=key,
@@ -151,23 +186,14 @@ class CommittingService:
             previous_digest=before.digest if before else b"",
             written_at_s=wall_time_s(),
         )
-        claim = self._claim(put.name, manifest)
-        signed_claim = self._signed(claim)
-
-        def also(connection: Connection) -> None:
-            put_table.end(connection, put.put_id)
-            keep_record(connection, signed_claim)
-
-        manifest, signed = await self._manifests.store_own(manifest, put_id=put.put_id, also=also)
-        return claim, manifest, signed
+        return await self._manifests.store_own(
+            manifest, put_id=put.put_id, also=partial(put_table.end, put_id=put.put_id)
+        )
 
     async def _first_seq(self, key: ManifestKey) -> int:
         """Return 1, or what comes after the matrix's last removal."""
         buried = await self._database.read(partial(manifest_table.latest_tombstone, key=key))
         return buried.seq + 1 if buried else 1
-
-    def _signed(self, claim: Claim) -> SignedRecord:
-        return SignedRecord(claim, sign_record(claim, self._identity))
 
     def _claim(self, name: str, manifest: Manifest) -> Claim:
         claim = Claim(

@@ -162,7 +162,7 @@ async def compose(
         membership=membership,
         manifests=manifest_service,
         holding=holding,
-        retire=removing.remove_own,
+        retire=removing.retire,
     )
     putting = PuttingService(
         own_peer_id=peer_id,

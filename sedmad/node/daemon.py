@@ -90,7 +90,6 @@ async def _start(
 
     clients_may_ask = _client_methods(node, credentials, host, stop_soon)
     await nursery.start(serve_control, home.control_socket, clients_may_ask)
-    node.membership.update_advert(state="ready")
     nursery.start_soon(tell_load, node)
     nursery.start_soon(measure_again, node)
 

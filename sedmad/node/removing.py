@@ -62,9 +62,13 @@ class RemovingService:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Free replaced versions in the background until cancelled."""
+        """Free in the background what no name stands for any more, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            # What was replaced, or not named yet, when this node stopped. Gossip has time to say otherwise.
+            for manifest in self._manifests.kept():
+                if manifest.owner == self._own_peer_id and not self._is_named(manifest.key):
+                    nursery.start_soon(self._free_later, manifest.key)
             task_status.started()
             await trio.sleep_forever()
 
@@ -113,41 +117,41 @@ class RemovingService:
     def on_replaced(self, claim: Claim) -> None:
         """A newer version has taken a name of ours: free the old one when nobody multiplies with it any more."""
         if claim.owner == self._own_peer_id and self._nursery is not None:
-            self._nursery.start_soon(self._free_later, claim)
+            self._nursery.start_soon(self._free_later, _key_of(claim), claim.name)
 
     async def remove_own(self, claim: Claim) -> Removal:
         """Take back a name of ours and free its matrix."""
         self._membership.publish_claim(claim.tombstone(wall_time_s()))
         # Its name is gone: nobody could ask for the rest again.
         with trio.CancelScope(shield=True):
-            return await self._free(claim)
+            return await self._free(_key_of(claim), claim.name)
 
-    async def _free_later(self, claim: Claim) -> None:
+    async def _free_later(self, key: ManifestKey, name: str = "") -> None:
         await trio.sleep(REPLACED_AFTER_S)
         try:
-            await self._free(claim)
+            await self._free(key, name)
         except SedmadError as error:
-            log.error("replaced_version_not_freed", name=claim.name, version=claim.version, why=str(error))
+            log.error("matrix_not_freed", name=name, digest=key.matrix_digest.hex()[:16], why=str(error))
 
-    async def _free(self, claim: Claim) -> Removal:
-        key = ManifestKey(claim.matrix_digest, claim.first_owner)
+    async def _free(self, key: ManifestKey, name: str) -> Removal:
         async with self._manifests.writing(key):
             manifest = self._manifests.get_kept(key)
             if manifest is None or self._is_named(key):
                 return Removal(0, ())
             # What took its name's place, a tombstone as a rule: on disk and told together with the end of its matrix.
-            record = self._membership.core.directory.find(claim.name, self._own_peer_id)
-            return await self._retire(manifest, record)
+            record = self._membership.core.directory.find(name, self._own_peer_id)
+            return await self.retire(manifest, record)
 
     def _is_named(self, key: ManifestKey) -> bool:
         """Whether any name stands for a matrix."""
-        return any(
-            ManifestKey(claim.matrix_digest, claim.first_owner) == key
-            for _, claim in self._membership.core.directory.entries()
-        )
+        return any(_key_of(claim) == key for _, claim in self._membership.core.directory.entries())
 
-    async def _retire(self, manifest: Manifest, record: SignedRecord | None) -> Removal:
-        """Write a matrix's last manifest, and have all its holders free their copies."""
+    async def retire(self, manifest: Manifest, record: SignedRecord | None = None) -> Removal:
+        """Write a matrix's last manifest, and have all its holders free their copies.
+
+        Args:
+            record: a claim of ours to keep and to tell with it.
+        """
         last = replace(
             manifest,
             seq=manifest.seq + 1,
@@ -174,3 +178,7 @@ class RemovingService:
         unreachable = tuple(sorted(self._membership.name_of(peer_id) for peer_id in others - told))
         log.info("matrix_removed", digest=manifest.key.matrix_digest.hex()[:16], freed_bytes=freed_bytes)
         return Removal(freed_bytes, unreachable)
+
+
+def _key_of(claim: Claim) -> ManifestKey:
+    return ManifestKey(claim.matrix_digest, claim.first_owner)

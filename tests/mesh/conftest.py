@@ -58,6 +58,4 @@ def four() -> Iterator[MeshOfDaemons]:
 def mesh(four: MeshOfDaemons) -> Iterator[MeshOfDaemons]:
     """The shared daemons; what a test stores there is removed after it."""
     yield four
-    with four.founder.connect() as client:
-        for matrix in client.matrices():
-            client.remove(matrix.name)
+    four.empty()

@@ -88,6 +88,15 @@ class MeshOfDaemons:
                         f"{daemon.name} to see {of.name} as {PeerState.Name(state)}",
                     )
 
+    def empty(self) -> None:
+        """Remove every matrix, and wait until all nodes have heard of it."""
+        with self.founder.connect() as mesh:
+            for matrix in mesh.matrices():
+                mesh.remove(matrix.name)
+        for daemon in self:
+            with daemon.connect() as mesh:
+                wait_until(lambda mesh=mesh: not mesh.summaries(), f"{daemon.name} to forget all names")
+
     def used(self) -> list[tuple[int, int, int]]:
         """Return each node's memory and disk in use as it counts them, and the bytes that really lie there."""
         found = []

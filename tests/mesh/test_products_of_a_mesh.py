@@ -29,10 +29,7 @@ def w(request: pytest.FixtureRequest, four: MeshOfDaemons) -> Iterator[Array]:
             with daemon.connect() as other:
                 wait_until(lambda other=other: "w" in other, f"{daemon.name} to hear of it")
         yield array
-        client.remove("w")
-        for daemon in four:
-            with daemon.connect() as other:
-                wait_until(lambda other=other: "w" not in other, f"{daemon.name} to forget it")
+    four.empty()
 
 
 @pytest.fixture(params=["ann", "dan"])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trio
-from rig import ClientCall, fails_with, matrix
+from rig import ClientCall, fails_with, matrix, until
 
 from sedmad.errors import (
     InsufficientCapacity,
@@ -89,7 +89,6 @@ async def test_a_replacement_is_the_next_version_and_says_what_it_replaced(rig: 
         second, _, _ = await nodes["ben"].put("w", matrix(seed=1), replace=True)
         assert (first.version, second.version) == (1, 2)
         assert second.replaces(first)
-        assert nodes["ben"].replaced == [first]
         assert await nodes["ann"].get("w") == matrix(seed=1).tobytes()
 
 
@@ -209,7 +208,9 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing(paused_at: int,
 
 
 @pytest.mark.parametrize("verb", ["ReserveCopies", "HoldCopy"])
-async def test_a_client_that_leaves_while_a_holder_is_asked_leaves_nothing(verb: str, rig: RigFactory) -> None:
+async def test_a_client_that_leaves_while_a_holder_is_asked_leaves_nothing(
+    verb: str, rig: RigFactory
+) -> None:
     w = matrix()
     async with rig("ann", "ben") as nodes:
         asked = trio.Event()
@@ -283,9 +284,6 @@ async def test_a_holder_that_could_not_be_told_is_told_later(
             nursery.cancel_scope.cancel()
         assert nodes["ben"].used() != (0, 0, 0, 0)
         nodes.connect("ann", "ben")
-        with trio.fail_after(10):
-            while await nodes["ann"].puts():
-                await trio.sleep(0.01)
         for node in nodes:
             await node.is_empty()
 
@@ -315,10 +313,7 @@ async def test_a_put_that_a_crash_cut_short_is_given_up_after_the_restart(rig: R
             ann.peer_id,
         )
         await nodes.stop("ann")
-        ann = await nodes.restart("ann", ann)
-        with trio.fail_after(10):
-            while await ann.puts():
-                await trio.sleep(0.01)
+        await nodes.restart("ann", ann)
         for node in nodes:
             await node.is_empty()
 
@@ -339,7 +334,7 @@ async def test_without_a_holders_word_nothing_is_acknowledged_and_all_is_freed(r
         # Once the holder answers, the same put succeeds, and its manifest is newer than the one taken back.
         del nodes["ann"].sessions.before["StoreManifest"]
         claim, manifest, _ = await nodes["ann"].put("w", matrix(), survive=2)
-        assert claim.version == 2
+        assert claim.version == 1
         assert manifest.seq > 2
         assert await nodes["ben"].get("w") == matrix().tobytes()
 
@@ -389,9 +384,11 @@ async def test_a_client_faster_than_the_holders_is_held_back(
         nodes["ann"].sessions.before["HoldCopy"] = hold_up
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(nodes["ann"].put, "w", w, survive=1))
-            with trio.fail_after(10):
-                while not nodes["ann"].blobs.digests():
-                    await trio.sleep(0.01)
+
+            async def spooled() -> bool:
+                return bool(nodes["ann"].blobs.digests())
+
+            await until(spooled)
             await trio.sleep(0.1)
             assert len(nodes["ann"].blobs.digests()) == 1
             go_on.set()
