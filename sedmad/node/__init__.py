@@ -7,5 +7,7 @@ holding.py           copies on this node: reserved, fetched, programmed, given, 
 multiplying.py       products with partitions that lie here
 asking.py            products for our clients: routed, joined, asked again, put together
 putting.py getting.py removing.py     a matrix comes in, goes out, goes away
+committing.py        the last step of coming in: manifest and name, or everything as it was
+releasing.py         what was not committed is given up everywhere
 matrices.py status.py                 what clients may ask, over control.py
 """

@@ -28,6 +28,7 @@ from sedmad.node.manifests import ManifestService
 from sedmad.node.membership import MembershipService
 from sedmad.node.multiplying import MultiplyingService
 from sedmad.node.putting import PuttingService
+from sedmad.node.releasing import ReleasingService
 from sedmad.node.removing import RemovingService
 from sedmad.node.residents import Residents
 from sedmad.store import manifests
@@ -50,6 +51,7 @@ class Node:
     multiplying: MultiplyingService
     asking: AskingService
     putting: PuttingService
+    releasing: ReleasingService
     getting: GettingService
     removing: RemovingService
     invitations: InvitationService
@@ -164,15 +166,16 @@ async def compose(
         holding=holding,
         retire=removing.retire,
     )
+    releasing = ReleasingService(own_peer_id=peer_id, database=database, sessions=sessions, holding=holding)
     putting = PuttingService(
         own_peer_id=peer_id,
-        database=database,
         blobs=blobs,
         sessions=sessions,
         membership=membership,
         manifests=manifest_service,
         holding=holding,
         committing=committing,
+        releasing=releasing,
         on_replaced=removing.on_replaced,
     )
     invitations = InvitationService(
@@ -200,6 +203,7 @@ async def compose(
         multiplying=multiplying,
         asking=asking,
         putting=putting,
+        releasing=releasing,
         getting=getting,
         removing=removing,
         invitations=invitations,

@@ -41,6 +41,7 @@ async def serve_control(
     try:
         await listener.bind(str(path))
     except OSError as error:
+        listener.close()
         raise HomeInUse(f"cannot open the control socket {path}", why=str(error)) from error
     finally:
         os.umask(umask)

@@ -79,7 +79,7 @@ async def _start(
     await nursery.start(node.asking.joiner.serve)
     await nursery.start(node.sessions.run)
     await nursery.start(node.membership.run)
-    await nursery.start(node.putting.run, await database.read(puts.load))
+    await nursery.start(node.releasing.run, await database.read(puts.load))
     for peer_id, addresses in load_bootstrap(home.certificates / BOOTSTRAP_FILE).items():
         node.sessions.keep(peer_id, addresses)
     if node.invitations.is_admin:

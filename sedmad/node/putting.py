@@ -5,9 +5,7 @@ named once every copy is on disk, and the manifest with all holders and most gua
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import structlog
 import trio
@@ -18,7 +16,7 @@ from sedmad.core.placement import Need, place
 from sedmad.errors import InsufficientCapacity, NameTaken, NotEnoughPeers, SedmadError, UnsupportedDtype
 from sedmad.net.calls import IncomingCall
 from sedmad.net.sessions import Sessions
-from sedmad.node.clock import monotonic_s, wall_time_s
+from sedmad.node.clock import monotonic_s
 from sedmad.node.committing import CommittingService
 from sedmad.node.holding import PUT_ID_BYTES, HoldingService
 from sedmad.node.manifest import ITEMSIZE, Manifest, kind_to_wire
@@ -27,31 +25,22 @@ from sedmad.node.membership import MembershipService
 from sedmad.node.offering import gather_offers
 from sedmad.node.put import Put
 from sedmad.node.records import DTYPES
+from sedmad.node.releasing import ReleasingService
 from sedmad.node.spooling import hash_stream, spool
-from sedmad.store import puts as put_table
 from sedmad.store.blobs import BlobStore
-from sedmad.store.database import Database
 from sedmad.store.holdings import Kind
-from sedmad.store.puts import StoredPut
 from sedmad.store.spool import BlobWriter
 from sedmad.wire import messages as wire
-
-if TYPE_CHECKING:
-    # libp2p brings stubs that hide trio's own types, this one among them.
-    from trio_typing import TaskStatus
 
 log = structlog.get_logger("sedmad.putting")
 
 RESERVE = "sedma.v1.HoldingService/ReserveCopies"
 HOLD = "sedma.v1.HoldingService/HoldCopy"
-RELEASE = "sedma.v1.HoldingService/ReleasePut"
 # A refusal tells what really is free there; the next plan knows it.
 PLANS_MAX = 3
 RESERVE_TIMEOUT_S = 5.0
 # A partition waits behind others for its holder's two transfers.
 HOLD_TIMEOUT_S = 600.0
-RELEASE_TIMEOUT_S = 5.0
-CLEAR_UP_S = 5.0
 PROGRESS_STEP_BYTES = 4 << 20
 # Partitions spooled here that their holders do not have yet, 512 MiB as a rule: enough to keep several holders busy,
 # and a bound on what a client that is faster than they are takes of this disk.
@@ -66,45 +55,26 @@ class PuttingService:
         self,
         *,
         own_peer_id: str,
-        database: Database,
         blobs: BlobStore,
         sessions: Sessions,
         membership: MembershipService,
         manifests: ManifestService,
         holding: HoldingService,
         committing: CommittingService,
+        releasing: ReleasingService,
         on_replaced: Callable[[Claim], None],
     ) -> None:
         self._own_peer_id = own_peer_id
-        self._database = database
         self._blobs = blobs
         self._sessions = sessions
         self._membership = membership
         self._manifests = manifests
         self._holding = holding
         self._committing = committing
+        self._releasing = releasing
         self._on_replaced = on_replaced
         # Names whose content is coming in, one for each call under way.
         self._names: set[str] = set()
-        self._nursery: trio.Nursery | None = None
-
-    async def run(
-        self, abandoned: Iterable[StoredPut], task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Have puts that were cut short given up by their holders, as these come into reach, until cancelled.
-
-        Args:
-            abandoned: those that the end of this node's earlier life cut short.
-        """
-        async with trio.open_nursery() as nursery:
-            for put in abandoned:
-                nursery.start_soon(self._clear_up, put.put_id, frozenset(put.intent.decode().split()))
-            self._nursery = nursery
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
 
     async def put(self, request: wire.PutMatrixRequest, call: IncomingCall) -> tuple[Claim, Manifest, bool]:
         """Store what a client streams; return its claim, its manifest, and whether it was there already.
@@ -178,7 +148,7 @@ class PuttingService:
                 claim, manifest = await self._committing.commit(put, digests)
         finally:
             if not put.committed:
-                await self._abandon(put)
+                await self._releasing.release(put)
         if put.replaced is not None:
             self._on_replaced(put.replaced)
         return claim, manifest, False
@@ -213,12 +183,12 @@ class PuttingService:
             )
             reserved = False
             try:
-                await self._database.write(partial(put_table.begin, put=self._intent(put)))
+                await self._releasing.intend(put)
                 failures = await self._reserve_everywhere(put, request.data_type)
                 reserved = not failures
             finally:
                 if not reserved:
-                    await self._abandon(put)
+                    await self._releasing.release(put)
             if reserved:
                 return put
             refused |= failures
@@ -309,48 +279,6 @@ class PuttingService:
             await self._sessions.call(peer_id, HOLD, request, deadline=monotonic_s() + HOLD_TIMEOUT_S)
         put.safe_bytes += put.partitioning.size_bytes(index)
         put.changed.set()
-
-    def _intent(self, put: Put) -> StoredPut:
-        holders = " ".join(sorted(put.holders - {self._own_peer_id}))
-        return StoredPut(put.put_id, holders.encode(), wall_time_s())
-
-    async def _abandon(self, put: Put) -> None:
-        """Give up what the put had: here and where it can be told at once, elsewhere as soon as it can be."""
-        with trio.CancelScope(shield=True):
-            await self._holding.release(put.put_id)
-            untold = await self._tell_release(put.put_id, put.holders - {self._own_peer_id})
-            if not untold:
-                await self._database.write(partial(put_table.end, put_id=put.put_id))
-            elif self._nursery is not None:
-                self._nursery.start_soon(self._clear_up, put.put_id, untold)
-
-    async def _clear_up(self, put_id: bytes, holders: frozenset[str]) -> None:
-        while holders := await self._tell_release(put_id, holders):  # noqa: ASYNC110 - nothing tells of their return
-            await trio.sleep(CLEAR_UP_S)
-        try:
-            await self._database.write(partial(put_table.end, put_id=put_id))
-        except SedmadError as error:
-            # It is found again at the next start, and told again.
-            log.error("put_not_ended", why=str(error))
-
-    async def _tell_release(self, put_id: bytes, holders: Iterable[str]) -> frozenset[str]:
-        """Tell holders at once to give up what a put had; return those that could not be told."""
-        untold: set[str] = set()
-
-        async def tell_one(peer_id: str) -> None:
-            request = wire.ReleasePutRequest(put_id=put_id)
-            try:
-                await self._sessions.call(
-                    peer_id, RELEASE, request, deadline=monotonic_s() + RELEASE_TIMEOUT_S
-                )
-            except SedmadError as error:
-                log.debug("put_not_released", peer=peer_id, why=str(error))
-                untold.add(peer_id)
-
-        async with trio.open_nursery() as nursery:
-            for peer_id in holders:
-                nursery.start_soon(tell_one, peer_id)
-        return frozenset(untold)
 
     async def _tell_progress(self, put: Put, call: IncomingCall) -> None:
         while True:

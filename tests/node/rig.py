@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import trio
+from examples import identity_of
+from stand_ins import ClientCall, FakeMembership, FakeSessions
 
 from crossbar.engine import engine_for
 from crossbar.profile import IDEAL
 from sedmad.core.capacity import CapacityLedger
-from sedmad.core.membership.advert import Advert
 from sedmad.core.membership.claim import Claim
-from sedmad.core.membership.directory import Directory
-from sedmad.core.membership.membership import PeerRow
-from sedmad.core.membership.record import SignedRecord
-from sedmad.errors import NodeUnreachable, SedmadError, SessionLost
-from sedmad.net.calls import Chunk
+from sedmad.errors import SedmadError
 from sedmad.net.channel import Channel
 from sedmad.net.identity import Identity
 from sedmad.node.committing import CommittingService
@@ -33,7 +28,8 @@ from sedmad.node.getting import GettingService
 from sedmad.node.holding import HoldingService
 from sedmad.node.manifests import ManifestService
 from sedmad.node.putting import PuttingService
-from sedmad.node.records import DATA_TYPES, sign_record
+from sedmad.node.records import DATA_TYPES
+from sedmad.node.releasing import ReleasingService
 from sedmad.node.removing import RemovingService
 from sedmad.node.residents import Residents
 from sedmad.store import holdings, manifests, puts
@@ -44,109 +40,6 @@ from sedmad.wire.frame import FrameDecoder, encode
 from sedmad.wire.methods import MethodTable
 
 PLEDGE_BYTES = 64 << 20
-
-
-def identity_of(name: str) -> Identity:
-    """Return the same identity for the same name, always."""
-    return Identity.from_seed(hashlib.sha256(name.encode()).digest())
-
-
-class FakeMembership:
-    """What services use of MembershipService; news reaches everybody at once."""
-
-    def __init__(self, identity: Identity, name: str, pledge_bytes: int) -> None:
-        self._identity = identity
-        self._others: dict[str, FakeMembership] = {}
-        self.states: dict[str, str] = {}
-        self.on_claim: Callable[[str], None] = lambda name: None
-        self.core = SimpleNamespace(
-            peer_id=identity.peer_id,
-            directory=Directory(),
-            advert=Advert(
-                peer_id=identity.peer_id,
-                name=name,
-                sequence=1,
-                state="ready",
-                memory_pledged_bytes=pledge_bytes,
-                disk_pledged_bytes=2 * pledge_bytes,
-                compute_gflops=10.0,
-                memory_bandwidth_bytes_per_s=1e10,
-            ),
-        )
-
-    def meet(self, other: FakeMembership) -> None:
-        self._others[other.core.peer_id] = other
-
-    def peers(self) -> list[PeerRow]:
-        return [row for peer_id in self._others if (row := self.row(peer_id)) is not None]
-
-    def row(self, peer_id: str) -> PeerRow | None:
-        other = self._others.get(peer_id)
-        return PeerRow(peer_id, other.core.advert, self.state_of(peer_id), 0.001) if other else None
-
-    def name_of(self, peer_id: str) -> str:
-        if peer_id == self.core.peer_id:
-            return str(self.core.advert.name)
-        other = self._others.get(peer_id)
-        return str(other.core.advert.name) if other else peer_id
-
-    def state_of(self, peer_id: str) -> str:
-        return self.states.get(peer_id, "alive")
-
-    def update_advert(self, **changes: Any) -> None:
-        self.core.advert = replace(self.core.advert, **changes)
-
-    def publish_claim(self, claim: Claim) -> None:
-        signed = SignedRecord(claim, sign_record(claim, self._identity))
-        for membership in (self, *self._others.values()):
-            membership.hear(self.core.peer_id, signed)
-
-    def hear(self, peer_id: str, signed: SignedRecord) -> None:
-        if isinstance(signed.record, Claim) and self.core.directory.accept(signed) is not None:
-            self.on_claim(signed.record.name)
-
-
-@dataclass(slots=True)
-class _Session:
-    channel: Channel
-    path: str = "direct"
-
-
-class FakeSessions:
-    """Sessions in memory.
-
-    Attributes:
-        before: by the last word of a method, awaited with the peer id before each such call leaves.
-        calls: (peer id, last word of the method) of every call that left.
-    """
-
-    def __init__(self) -> None:
-        self._sessions: dict[str, _Session] = {}
-        self.before: dict[str, Callable[[str], Awaitable[None]]] = {}
-        self.calls: list[tuple[str, str]] = []
-
-    def attach(self, peer_id: str, channel: Channel) -> None:
-        self._sessions[peer_id] = _Session(channel)
-
-    def detach(self, peer_id: str) -> None:
-        if session := self._sessions.pop(peer_id, None):
-            session.channel.close(SessionLost("the session ended", node=peer_id))
-
-    def attached(self, peer_id: str) -> _Session | None:
-        return self._sessions.get(peer_id)
-
-    def channel(self, peer_id: str) -> Channel:
-        session = self.attached(peer_id)
-        if session is None:
-            raise NodeUnreachable("the node is not connected", node=peer_id)
-        return session.channel
-
-    async def call(self, peer_id: str, method: str, message: Any, **options: Any) -> bytes:
-        verb = method.rpartition("/")[2]
-        if before := self.before.get(verb):
-            await before(peer_id)
-        self.calls.append((peer_id, verb))
-        return await self.channel(peer_id).call(method, message, **options)
 
 
 @dataclass(slots=True)
@@ -166,6 +59,7 @@ class RigNode:
     manifests: ManifestService
     removing: RemovingService
     putting: PuttingService
+    releasing: ReleasingService
     getting: GettingService
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
@@ -215,64 +109,6 @@ class RigNode:
         manifest = await self.manifests.look_up(claim, deadline=trio.current_time() + 5)
         pieces = [bytes(piece) async for _, piece in self.getting.stream(manifest, name)]
         return b"".join(pieces)
-
-
-class ClientCall:
-    """A client's call that streams bytes, in chunks; it may stop in the middle and wait."""
-
-    remote = ""
-    deadline = math.inf
-
-    def __init__(self, data: bytes, chunk_bytes: int = 1 << 20, pause_after: int | None = None) -> None:
-        self._data = data
-        self._chunk_bytes = chunk_bytes
-        self._pause_after = pause_after
-        self._offset = 0
-        self.sent: list[Any] = []
-        self.asked = False
-        self.paused = trio.Event()
-        self.go_on = trio.Event()
-
-    async def send(self, message: Any = None, payload: bytes = b"", **options: Any) -> None:
-        await trio.lowlevel.checkpoint()
-        self.sent.append(message)
-
-    def chunks(self) -> ClientCall:
-        return self
-
-    def __aiter__(self) -> ClientCall:
-        return self
-
-    async def __anext__(self) -> Chunk:
-        self.asked = True
-        offset = self._offset
-        if offset >= len(self._data):
-            raise StopAsyncIteration
-        if self._pause_after is not None and offset >= self._pause_after:
-            self.paused.set()
-            await self.go_on.wait()
-        await trio.lowlevel.checkpoint()
-        payload = self._data[offset : offset + self._chunk_bytes]
-        self._offset += len(payload)
-        return Chunk(offset, payload)
-
-
-@dataclass(slots=True)
-class PeerCall:
-    """A member's call, as far as handlers look at it."""
-
-    remote: str
-    deadline: float = math.inf
-    payload: bytes = b""
-    sent: list[bytes] = field(default_factory=list)
-
-    async def send(self, message: Any = None, payload: bytes = b"", **options: Any) -> None:
-        await trio.lowlevel.checkpoint()
-        self.sent.append(bytes(payload))
-
-    async def read_into(self, view: memoryview) -> None:
-        await trio.lowlevel.checkpoint()
-        view[:] = self.payload
 
 
 class Rig:
@@ -343,7 +179,7 @@ class Rig:
                     await node.holding.restore(node.manifests.kept())
                     await nursery.start(node.removing.run)
                     self.add(node)
-                    await nursery.start(node.putting.run, await node.puts())
+                    await nursery.start(node.releasing.run, await node.puts())
                     task_status.started()
 
         await self._nursery.start(serve)
@@ -398,9 +234,11 @@ async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_byt
     )
     composed: Any = SimpleNamespace(membership=membership, removing=removing)
     membership.on_claim = partial(Node._notice_replacement, composed)
+    releasing = ReleasingService(
+        own_peer_id=identity.peer_id, database=database, sessions=sessions, holding=holding
+    )
     putting = PuttingService(
         own_peer_id=identity.peer_id,
-        database=database,
         blobs=blobs,
         sessions=sessions,
         membership=membership,
@@ -414,6 +252,7 @@ async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_byt
             holding=holding,
             retire=removing.retire,
         ),
+        releasing=releasing,
         on_replaced=removing.on_replaced,
     )
     methods = MethodTable()
@@ -434,6 +273,7 @@ async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_byt
         manifests=manifest_service,
         removing=removing,
         putting=putting,
+        releasing=releasing,
         getting=GettingService(blobs=blobs, sessions=sessions, membership=membership),
     )
 
@@ -454,14 +294,6 @@ async def open_rig(directory: Path, *names: str, pledges: dict[str, int] | None 
             yield rig
         finally:
             nursery.cancel_scope.cancel()
-
-
-@cache
-def matrix(rows: int = 300, columns: int = 50, dtype: str = "float32", seed: int = 0) -> np.ndarray[Any, Any]:
-    """Return a matrix of normal values."""
-    values = np.random.default_rng(seed).standard_normal((rows, columns)).astype(dtype)
-    values.flags.writeable = False
-    return values
 
 
 def put_request(
@@ -490,7 +322,7 @@ async def fails_with(error: type[SedmadError], action: Callable[[], Awaitable[An
         await action()
     except BaseException as raised:
         while isinstance(raised, BaseExceptionGroup):
-            (raised,) = raised.exceptions
+            raised = raised.exceptions[0]
         if isinstance(raised, error):
             return raised
         raise

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import trio
-from rig import ClientCall, Rig, RigNode, matrix
+from examples import matrix
+from rig import Rig, RigNode
+from stand_ins import ClientCall
 
 from sedmad.errors import LocalError, SedmadError
 
@@ -65,7 +67,7 @@ async def test_whatever_happens_what_is_named_is_readable_and_what_is_removed_is
     seed: int, rig: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sedmad.node.removing.REPLACED_AFTER_S", 0.05)
-    monkeypatch.setattr("sedmad.node.putting.CLEAR_UP_S", 0.02)
+    monkeypatch.setattr("sedmad.node.releasing.CLEAR_UP_S", 0.02)
     rng = random.Random(seed)
     async with rig("ann", "ben", "cyd", pledges=dict.fromkeys(("ann", "ben", "cyd"), 120_000)) as nodes:
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import trio
-from rig import PLEDGE_BYTES, PeerCall, RigNode, fails_with, identity_of, matrix
+from examples import identity_of, matrix
+from rig import PLEDGE_BYTES, RigNode, fails_with
+from stand_ins import PeerCall
 
 from sedmad.errors import (
     InsufficientCapacity,

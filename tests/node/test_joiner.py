@@ -133,6 +133,7 @@ async def test_who_leaves_leaves_the_others_alone(joined: Setup, autojump_clock:
     joined.ask("c")
     await joined.settle()
     leaving.cancel()
+    await joined.settle()
     joined.work.ends[0].set()
     await joined.settle()
     assert joined.work.runs[1][1] == ["c"]

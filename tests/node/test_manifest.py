@@ -4,42 +4,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from examples import identity_of, manifest_of
 from hypothesis import given
 from hypothesis import strategies as st
-from rig import identity_of
 
-from sedmad.core.partitioning import Partitioning
 from sedmad.errors import CertificateInvalid, PeerError, ProtocolViolation
-from sedmad.node.manifest import MANIFEST_DOMAIN, Manifest, read_manifest, sign_manifest
-from sedmad.node.records import DATA_TYPES
+from sedmad.node.manifest import MANIFEST_DOMAIN, read_manifest, sign_manifest
 from sedmad.store.holdings import Kind
-from sedmad.store.manifests import ManifestKey
 from sedmad.wire import messages as wire
-from sedmad.wire.matrix_digest import matrix_digest
 
 ANN, BEN = identity_of("ann"), identity_of("ben")
 PEERS = [ANN.peer_id, BEN.peer_id, identity_of("cyd").peer_id]
-
-
-def manifest_of(rows: int, columns: int, dtype: str = "float32", **changes: object) -> Manifest:
-    cut = Partitioning(rows, columns, 4 if dtype == "float32" else 8)
-    digests = tuple(bytes([index % 256]) * 32 for index in range(cut.count))
-    content = matrix_digest(DATA_TYPES[dtype], rows, columns, cut.partition_rows, digests)
-    manifest = Manifest(
-        key=ManifestKey(content, ANN.peer_id),
-        owner=ANN.peer_id,
-        guardians=(ANN.peer_id,),
-        epoch=0,
-        seq=1,
-        dtype=dtype,
-        rows=rows,
-        columns=columns,
-        partition_rows=cut.partition_rows,
-        survive=1,
-        digests=digests,
-        copies=tuple({PEERS[0]: Kind.RESIDENT, PEERS[1]: Kind.STANDBY} for _ in digests),
-    )
-    return replace(manifest, **changes)  # type: ignore[arg-type]
 
 
 @given(

@@ -3,9 +3,9 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
+from examples import identity_of
 from hypothesis import given
 from hypothesis import strategies as st
-from rig import identity_of
 
 from sedmad.core.membership.advert import Advert
 from sedmad.core.membership.messages import (

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import PLEDGE_BYTES, Rig, RigNode, fails_with, matrix
+from examples import matrix
+from rig import PLEDGE_BYTES, Rig, RigNode, fails_with
 
 from sedmad.errors import BytesCorrupt
 from sedmad.store import holdings

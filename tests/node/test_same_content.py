@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import trio
-from rig import ClientCall, fails_with, matrix
+from examples import matrix
+from rig import fails_with
+from stand_ins import ClientCall
 
 from sedmad.errors import NodeUnreachable, NotEnoughPeers
 from sedmad.store.holdings import Kind
