@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -57,29 +58,35 @@ class LocalNode:
         Raises:
             OperationalError: it failed, or took too long.
         """
+        process: subprocess.Popen[str] | None = None
         try:
-            done = subprocess.run(
-                [*COMMAND, *arguments],
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=VERB_TIMEOUT_S,
-                check=False,
-            )
+            with _interrupt_held_back():
+                process = subprocess.Popen(
+                    [*COMMAND, *arguments],
+                    env=self._environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            output, errors = process.communicate(timeout=VERB_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
             raise OperationalError(
                 f"sedmad {arguments[0]} did not end on {self.name}", why=f"{VERB_TIMEOUT_S:g} s were allowed"
             ) from error
-        if done.returncode:
+        finally:
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
+        if process.returncode:
             raise OperationalError(
-                f"sedmad {arguments[0]} failed on {self.name}", why=done.stderr.strip(), node=self.name
+                f"sedmad {arguments[0]} failed on {self.name}", why=errors.strip(), node=self.name
             )
-        return done.stdout.strip()
+        return output.strip()
 
     def start(self) -> None:
         """Start the daemon; `wait_ready` says when it listens."""
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as log, _interrupt_held_back():
             self._process = subprocess.Popen(
                 [*COMMAND, "start", "--listen", "/ip4/127.0.0.1/tcp/0", *self._pledges],
                 env=self._environment(),
@@ -138,6 +145,22 @@ class LocalNode:
         """Return the environment without this user's own settings of a node."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SEDMAD_")}
         return kept | {"SEDMAD_HOME": str(self.home)}
+
+
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: in mid-start it would leave a process that nobody knows of."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 class LocalMesh:
