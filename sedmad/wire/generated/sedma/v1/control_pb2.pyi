@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from sedmad.wire.generated.sedma.v1 import holding_pb2 as _holding_pb2
 from sedmad.wire.generated.sedma.v1 import manifest_pb2 as _manifest_pb2
 from sedmad.wire.generated.sedma.v1 import membership_pb2 as _membership_pb2
 import builtins as _builtins
@@ -444,6 +445,176 @@ class StopNodeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StopNodeResponse: _TypeAlias = StopNodeResponse  # noqa: Y015
+
+@_typing.final
+class DrainNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """Peer id or name; empty for the node that is asked."""
+    cancel: _builtins.bool
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        cancel: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNodeRequest: _TypeAlias = DrainNodeRequest  # noqa: Y015
+
+@_typing.final
+class DrainNodeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    COPIES_LEFT_FIELD_NUMBER: _builtins.int
+    BYTES_LEFT_FIELD_NUMBER: _builtins.int
+    OWNED_LEFT_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    peer_id: _builtins.str
+    name: _builtins.str
+    copies_left: _builtins.int
+    """Copies that are still there, and matrices that it still owns."""
+    bytes_left: _builtins.int
+    owned_left: _builtins.int
+    waiting_for: _builtins.str
+    """Why it does not go on; empty if it does."""
+    def __init__(
+        self,
+        *,
+        peer_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        copies_left: _builtins.int = ...,
+        bytes_left: _builtins.int = ...,
+        owned_left: _builtins.int = ...,
+        waiting_for: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_left", b"bytes_left", "copies_left", b"copies_left", "name", b"name", "owned_left", b"owned_left", "peer_id", b"peer_id", "waiting_for", b"waiting_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNodeResponse: _TypeAlias = DrainNodeResponse  # noqa: Y015
+
+@_typing.final
+class VerifyMeshRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUICK_FIELD_NUMBER: _builtins.int
+    quick: _builtins.bool
+    def __init__(
+        self,
+        *,
+        quick: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quick", b"quick"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyMeshRequest: _TypeAlias = VerifyMeshRequest  # noqa: Y015
+
+@_typing.final
+class VerifyMeshResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKED_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    MATRICES_FIELD_NUMBER: _builtins.int
+    checked_bytes: _builtins.int
+    total_bytes: _builtins.int
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeVerification]:
+        """As each node is done."""
+
+    @_builtins.property
+    def matrices(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatrixVerification]:
+        """In the last one: matrices that lack copies."""
+
+    def __init__(
+        self,
+        *,
+        checked_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+        nodes: _abc.Iterable[Global___NodeVerification] | None = ...,
+        matrices: _abc.Iterable[Global___MatrixVerification] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_bytes", b"checked_bytes", "matrices", b"matrices", "nodes", b"nodes", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyMeshResponse: _TypeAlias = VerifyMeshResponse  # noqa: Y015
+
+@_typing.final
+class NodeVerification(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    error: _builtins.str
+    """Why it could not be asked; empty if it was."""
+    @_builtins.property
+    def node(self) -> Global___NodeReference: ...
+    @_builtins.property
+    def report(self) -> _holding_pb2.StoreReport: ...
+    def __init__(
+        self,
+        *,
+        node: Global___NodeReference | None = ...,
+        report: _holding_pb2.StoreReport | None = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "node", b"node", "report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeVerification: _TypeAlias = NodeVerification  # noqa: Y015
+
+@_typing.final
+class MatrixVerification(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DEGRADED_PARTITIONS_FIELD_NUMBER: _builtins.int
+    LOST_PARTITIONS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    degraded_partitions: _builtins.int
+    """Partitions with fewer copies on living nodes than promised, and those with none."""
+    lost_partitions: _builtins.int
+    error: _builtins.str
+    """Why its manifest could not be read; empty if it could."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        degraded_partitions: _builtins.int = ...,
+        lost_partitions: _builtins.int = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded_partitions", b"degraded_partitions", "error", b"error", "lost_partitions", b"lost_partitions", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatrixVerification: _TypeAlias = MatrixVerification  # noqa: Y015
 
 @_typing.final
 class PutMatrixRequest(_message.Message):

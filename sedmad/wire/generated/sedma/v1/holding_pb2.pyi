@@ -189,3 +189,123 @@ class FetchPartitionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FetchPartitionResponse: _TypeAlias = FetchPartitionResponse  # noqa: Y015
+
+@_typing.final
+class VerifyStoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUICK_FIELD_NUMBER: _builtins.int
+    quick: _builtins.bool
+    """Only the table of copies against the files, without reading them."""
+    def __init__(
+        self,
+        *,
+        quick: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quick", b"quick"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyStoreRequest: _TypeAlias = VerifyStoreRequest  # noqa: Y015
+
+@_typing.final
+class VerifyStoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKED_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    checked_bytes: _builtins.int
+    total_bytes: _builtins.int
+    @_builtins.property
+    def report(self) -> Global___StoreReport:
+        """Set in the last one."""
+
+    def __init__(
+        self,
+        *,
+        checked_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+        report: Global___StoreReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_bytes", b"checked_bytes", "report", b"report", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyStoreResponse: _TypeAlias = VerifyStoreResponse  # noqa: Y015
+
+@_typing.final
+class StoreReport(_message.Message):
+    """One node's store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COPIES_FIELD_NUMBER: _builtins.int
+    BLOBS_FIELD_NUMBER: _builtins.int
+    CORRUPT_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    ORPHANED_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    copies: _builtins.int
+    blobs: _builtins.int
+    more: _builtins.int
+    """Faults beyond the first 1,000 of each list."""
+    @_builtins.property
+    def corrupt(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreFault]:
+        """Bytes that are not what their digest says; they are fetched again."""
+
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreFault]:
+        """Copies without bytes."""
+
+    @_builtins.property
+    def orphaned(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreFault]:
+        """Bytes that nothing needs."""
+
+    def __init__(
+        self,
+        *,
+        copies: _builtins.int = ...,
+        blobs: _builtins.int = ...,
+        corrupt: _abc.Iterable[Global___StoreFault] | None = ...,
+        missing: _abc.Iterable[Global___StoreFault] | None = ...,
+        orphaned: _abc.Iterable[Global___StoreFault] | None = ...,
+        more: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "copies", b"copies", "corrupt", b"corrupt", "missing", b"missing", "more", b"more", "orphaned", b"orphaned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreReport: _TypeAlias = StoreReport  # noqa: Y015
+
+@_typing.final
+class StoreFault(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    PARTITION_INDEX_FIELD_NUMBER: _builtins.int
+    digest: _builtins.bytes
+    partition_index: _builtins.int
+    @_builtins.property
+    def key(self) -> _manifest_pb2.MatrixKey: ...
+    def __init__(
+        self,
+        *,
+        digest: _builtins.bytes = ...,
+        key: _manifest_pb2.MatrixKey | None = ...,
+        partition_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "key", b"key", "partition_index", b"partition_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreFault: _TypeAlias = StoreFault  # noqa: Y015

@@ -41,6 +41,31 @@ COPY_KIND_STANDBY: CopyKind.ValueType  # 2
 """On disk only."""
 Global___CopyKind: _TypeAlias = CopyKind  # noqa: Y015
 
+class _VoteRefusal:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VoteRefusalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VoteRefusal.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VOTE_REFUSAL_UNSPECIFIED: _VoteRefusal.ValueType  # 0
+    VOTE_REFUSAL_OWNER_ALIVE: _VoteRefusal.ValueType  # 1
+    """The owner answers here."""
+    VOTE_REFUSAL_PROMISED: _VoteRefusal.ValueType  # 2
+    """This epoch or a later one is promised to somebody else."""
+    VOTE_REFUSAL_NOT_GUARDIAN: _VoteRefusal.ValueType  # 3
+    """Not a guardian of that matrix."""
+
+class VoteRefusal(_VoteRefusal, metaclass=_VoteRefusalEnumTypeWrapper): ...
+
+VOTE_REFUSAL_UNSPECIFIED: VoteRefusal.ValueType  # 0
+VOTE_REFUSAL_OWNER_ALIVE: VoteRefusal.ValueType  # 1
+"""The owner answers here."""
+VOTE_REFUSAL_PROMISED: VoteRefusal.ValueType  # 2
+"""This epoch or a later one is promised to somebody else."""
+VOTE_REFUSAL_NOT_GUARDIAN: VoteRefusal.ValueType  # 3
+"""Not a guardian of that matrix."""
+Global___VoteRefusal: _TypeAlias = VoteRefusal  # noqa: Y015
+
 @_typing.final
 class SignedManifest(_message.Message):
     """Ed25519 over "sedma/v1/manifest\\0" + manifest, by the manifest's owner."""
@@ -50,23 +75,175 @@ class SignedManifest(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     OWNER_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    SUCCESSIONS_FIELD_NUMBER: _builtins.int
+    GUARDIANSHIP_FIELD_NUMBER: _builtins.int
     manifest: _builtins.bytes
     signature: _builtins.bytes
     owner_public_key: _builtins.bytes
+    @_builtins.property
+    def successions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Succession]:
+        """How the matrix came to its owner: one link for each time that it was passed on, the first one first."""
+
+    @_builtins.property
+    def guardianship(self) -> Global___SignedGuardianship:
+        """Who may pass it on."""
+
     def __init__(
         self,
         *,
         manifest: _builtins.bytes = ...,
         signature: _builtins.bytes = ...,
         owner_public_key: _builtins.bytes = ...,
+        successions: _abc.Iterable[Global___Succession] | None = ...,
+        guardianship: Global___SignedGuardianship | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guardianship", b"guardianship"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "owner_public_key", b"owner_public_key", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guardianship", b"guardianship", "manifest", b"manifest", "owner_public_key", b"owner_public_key", "signature", b"signature", "successions", b"successions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignedManifest: _TypeAlias = SignedManifest  # noqa: Y015
+
+@_typing.final
+class Succession(_message.Message):
+    """One passing on of a matrix: its guardians of that time promised a majority of their votes to one of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    PROMISES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def before(self) -> Global___SignedGuardianship: ...
+    @_builtins.property
+    def promises(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedPromise]: ...
+    def __init__(
+        self,
+        *,
+        before: Global___SignedGuardianship | None = ...,
+        promises: _abc.Iterable[Global___SignedPromise] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "promises", b"promises"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Succession: _TypeAlias = Succession  # noqa: Y015
+
+@_typing.final
+class Guardianship(_message.Message):
+    """The guardians that a manifest names, signed by its owner by themselves: a short proof for later."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    GUARDIANS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    seq: _builtins.int
+    owner: _builtins.str
+    @_builtins.property
+    def key(self) -> Global___MatrixKey: ...
+    @_builtins.property
+    def guardians(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        key: Global___MatrixKey | None = ...,
+        epoch: _builtins.int = ...,
+        seq: _builtins.int = ...,
+        owner: _builtins.str = ...,
+        guardians: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "guardians", b"guardians", "key", b"key", "owner", b"owner", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Guardianship: _TypeAlias = Guardianship  # noqa: Y015
+
+@_typing.final
+class SignedGuardianship(_message.Message):
+    """Ed25519 over "sedma/v1/guardianship\\0" + guardianship, by the owner that it names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GUARDIANSHIP_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    guardianship: _builtins.bytes
+    signature: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        guardianship: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guardianship", b"guardianship", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedGuardianship: _TypeAlias = SignedGuardianship  # noqa: Y015
+
+@_typing.final
+class Promise(_message.Message):
+    """A guardian's vote: from now on it refuses manifests of earlier epochs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    GUARDIAN_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    candidate: _builtins.str
+    guardian: _builtins.str
+    @_builtins.property
+    def key(self) -> Global___MatrixKey: ...
+    def __init__(
+        self,
+        *,
+        key: Global___MatrixKey | None = ...,
+        epoch: _builtins.int = ...,
+        candidate: _builtins.str = ...,
+        guardian: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "epoch", b"epoch", "guardian", b"guardian", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Promise: _TypeAlias = Promise  # noqa: Y015
+
+@_typing.final
+class SignedPromise(_message.Message):
+    """Ed25519 over "sedma/v1/promise\\0" + promise, by the guardian that it names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMISE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    promise: _builtins.bytes
+    signature: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        promise: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["promise", b"promise", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedPromise: _TypeAlias = SignedPromise  # noqa: Y015
 
 @_typing.final
 class Manifest(_message.Message):
@@ -218,8 +395,11 @@ class StoreManifestRequest(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     PUT_ID_FIELD_NUMBER: _builtins.int
     CLAIM_FIELD_NUMBER: _builtins.int
+    ESTABLISHED_FIELD_NUMBER: _builtins.int
     put_id: _builtins.bytes
     """The put whose copies become the matrix's; empty otherwise."""
+    established: _builtins.bool
+    """Most of its guardians keep it: holders may free what it no longer names."""
     @_builtins.property
     def manifest(self) -> Global___SignedManifest: ...
     @_builtins.property
@@ -232,10 +412,11 @@ class StoreManifestRequest(_message.Message):
         manifest: Global___SignedManifest | None = ...,
         put_id: _builtins.bytes = ...,
         claim: _membership_pb2.SignedRecord | None = ...,
+        established: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "manifest", b"manifest", "put_id", b"put_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "established", b"established", "manifest", b"manifest", "put_id", b"put_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -255,6 +436,140 @@ class StoreManifestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StoreManifestResponse: _TypeAlias = StoreManifestResponse  # noqa: Y015
+
+@_typing.final
+class CompareManifestsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KNOWN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def known(self) -> _containers.RepeatedCompositeFieldContainer[Global___ManifestOrder]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        known: _abc.Iterable[Global___ManifestOrder] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known", b"known"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareManifestsRequest: _TypeAlias = CompareManifestsRequest  # noqa: Y015
+
+@_typing.final
+class ManifestOrder(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    seq: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___MatrixKey: ...
+    def __init__(
+        self,
+        *,
+        key: Global___MatrixKey | None = ...,
+        epoch: _builtins.int = ...,
+        seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "key", b"key", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ManifestOrder: _TypeAlias = ManifestOrder  # noqa: Y015
+
+@_typing.final
+class CompareManifestsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEWER_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def newer(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedManifest]:
+        """Those that are newer, established ones only, as many as fit a frame."""
+
+    @_builtins.property
+    def unknown(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatrixKey]:
+        """Matrices that the peer owns no longer, or never did, though the asker's manifest says so."""
+
+    def __init__(
+        self,
+        *,
+        newer: _abc.Iterable[Global___SignedManifest] | None = ...,
+        unknown: _abc.Iterable[Global___MatrixKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["newer", b"newer", "unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareManifestsResponse: _TypeAlias = CompareManifestsResponse  # noqa: Y015
+
+@_typing.final
+class PromiseVoteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___MatrixKey: ...
+    def __init__(
+        self,
+        *,
+        key: Global___MatrixKey | None = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromiseVoteRequest: _TypeAlias = PromiseVoteRequest  # noqa: Y015
+
+@_typing.final
+class PromiseVoteResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMISE_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    refusal: Global___VoteRefusal.ValueType
+    epoch: _builtins.int
+    """The greatest epoch that the guardian promised or knows."""
+    @_builtins.property
+    def promise(self) -> Global___SignedPromise:
+        """Absent where it is refused."""
+
+    @_builtins.property
+    def manifest(self) -> Global___SignedManifest:
+        """What the guardian keeps."""
+
+    def __init__(
+        self,
+        *,
+        promise: Global___SignedPromise | None = ...,
+        manifest: Global___SignedManifest | None = ...,
+        refusal: Global___VoteRefusal.ValueType = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "promise", b"promise"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "manifest", b"manifest", "promise", b"promise", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromiseVoteResponse: _TypeAlias = PromiseVoteResponse  # noqa: Y015
 
 @_typing.final
 class GetManifestRequest(_message.Message):
