@@ -11,31 +11,28 @@ from sedmad.core.membership.record import SignedRecord
 from sedmad.core.offers import guardians
 from sedmad.errors import NameTaken, NotEnoughPeers, SedmadError
 from sedmad.net.identity import Identity
-from sedmad.node.clock import monotonic_s, wall_time_s
+from sedmad.node.clock import wall_time_s
+from sedmad.node.establishing import EstablishingService
 from sedmad.node.holding import HoldingService
 from sedmad.node.keeping import keep_record
-from sedmad.node.manifest import Manifest
-from sedmad.node.manifests import ManifestService
+from sedmad.node.manifest import Manifest, read_manifest
+from sedmad.node.manifests import KeptManifest, ManifestService
 from sedmad.node.membership import MembershipService
 from sedmad.node.offering import gather_offers
 from sedmad.node.put import Put
 from sedmad.node.records import DATA_TYPES, sign_record
-from sedmad.store import manifests as manifest_table
 from sedmad.store import puts as put_table
 from sedmad.store.database import Database
 from sedmad.store.holdings import Kind
 from sedmad.store.manifests import ManifestKey
-from sedmad.wire import messages as wire
 from sedmad.wire.matrix_digest import matrix_digest
-
-MANIFEST_TIMEOUT_S = 10.0
 
 
 class CommittingService:
     """Commits the puts of which this node is the owner.
 
     Args:
-        retire: ends a matrix of ours, and frees it.
+        retire: ends a matrix of ours that nobody was promised, and frees it.
     """
 
     def __init__(
@@ -45,6 +42,7 @@ class CommittingService:
         database: Database,
         membership: MembershipService,
         manifests: ManifestService,
+        establishing: EstablishingService,
         holding: HoldingService,
         retire: Callable[[Manifest], Awaitable[object]],
     ) -> None:
@@ -53,6 +51,7 @@ class CommittingService:
         self._database = database
         self._membership = membership
         self._manifests = manifests
+        self._establishing = establishing
         self._holding = holding
         self._retire = retire
 
@@ -68,56 +67,43 @@ class CommittingService:
         """
         key = self._key(put, digests)
         async with self._manifests.writing(key):
-            before = self._manifests.get_kept(key)
-            if before is not None and self._serves(before, put):
-                manifest, signed = before, self._manifests.signed(key)
+            before = self._manifests.get(key)
+            if before is not None and self._serves(before.manifest, put):
+                kept = before
             else:
-                manifest, signed = await self._store_new(put, key, digests, before)
+                kept = await self._store_new(put, key, digests, before.manifest if before else None)
             try:
-                await self._make_safe(put, manifest, signed, fresh=manifest is not before)
+                await self._make_safe(put, kept, before)
                 self._require_name(put)
             except SedmadError:
-                await self._take_back(before, manifest)
+                await self._take_back(before, kept)
                 raise
-            put.committed = manifest is not before
-            return await self._name(put, manifest, signed), manifest
+            put.committed = kept is not before
+            return await self._name(put, kept), kept.manifest
 
-    async def _make_safe(
-        self, put: Put, manifest: Manifest, signed: wire.SignedManifest, *, fresh: bool
-    ) -> None:
+    async def _make_safe(self, put: Put, kept: KeptManifest, before: KeptManifest | None) -> None:
         """Have all holders and most guardians keep a manifest."""
-        others = self._others(manifest)
-        stored = await self._manifests.tell(
-            signed,
-            others,
-            put_id=put.put_id if fresh else b"",
-            deadline=monotonic_s() + MANIFEST_TIMEOUT_S,
-        )
-        stored.add(self._own_peer_id)
-        needed = put.holders if fresh else manifest.holders
-        guarding = stored.intersection(manifest.guardians)
-        if not needed <= stored or len(guarding) <= len(manifest.guardians) // 2:
-            names = ", ".join(sorted(map(self._membership.name_of, others - stored)))
-            raise NotEnoughPeers(
-                f"{put.name} could not be made safe",
-                why=f"no answer came from {names}; all holders and most guardians have to keep its manifest",
-                matrix=put.name,
-                hint="Store it again.",
+        fresh = kept is not before
+        try:
+            await self._establishing.make_safe(
+                kept,
+                put_id=put.put_id if fresh else b"",
+                needed=put.holders if fresh else kept.manifest.holders,
+                before=before.manifest if before else None,
             )
+        except NotEnoughPeers as error:
+            raise NotEnoughPeers(
+                f"{put.name} could not be made safe", why=error.why, matrix=put.name, hint="Store it again."
+            ) from error
 
-    async def _name(self, put: Put, manifest: Manifest, signed: wire.SignedManifest) -> Claim:
+    async def _name(self, put: Put, kept: KeptManifest) -> Claim:
         """Claim the name, here and on as many nodes as the matrix is to survive the loss of."""
-        claim = self._claim(put.name, manifest)
+        claim = self._claim(put.name, kept.manifest)
         signed_claim = SignedRecord(claim, sign_record(claim, self._identity))
         await self._database.write(partial(keep_record, signed=signed_claim))
         put.replaced = self._own_claim(put.name)
         self._membership.publish_claim(claim)
-        named = await self._manifests.tell(
-            signed,
-            self._others(manifest),
-            claim=signed_claim.signed,
-            deadline=monotonic_s() + MANIFEST_TIMEOUT_S,
-        )
+        named = await self._establishing.finish(kept, claim=signed_claim.signed)
         if len(named) < put.survive:
             raise NotEnoughPeers(
                 f"{put.name} is stored, but too few nodes know its name yet",
@@ -127,17 +113,18 @@ class CommittingService:
             )
         return claim
 
-    async def _take_back(self, before: Manifest | None, failed: Manifest) -> None:
+    async def _take_back(self, before: KeptManifest | None, failed: KeptManifest) -> None:
         """Undo a manifest: have the one again that other names rely on, or none."""
         if before is None:
-            await self._retire(failed)
+            await self._retire(failed.manifest)
         elif failed is not before:
             manifest = replace(
-                before, seq=failed.seq + 1, previous_digest=failed.digest, written_at_s=wall_time_s()
+                before.manifest,
+                seq=failed.manifest.seq + 1,
+                previous_digest=failed.manifest.digest,
+                written_at_s=wall_time_s(),
             )
-            manifest, signed = await self._manifests.store_own(manifest)
-            others = self._others(manifest) | self._others(failed)
-            await self._manifests.tell(signed, others, deadline=monotonic_s() + MANIFEST_TIMEOUT_S)
+            await self._establishing.establish(manifest)
 
     def _require_name(self, put: Put) -> None:
         taken = self._membership.core.directory.get(put.name)
@@ -163,19 +150,19 @@ class CommittingService:
             self._membership.state_of(peer_id) == "alive" for peer_id in before.holders
         )
 
-    def _others(self, manifest: Manifest) -> set[str]:
-        return {*manifest.guardians, *manifest.holders} - {self._own_peer_id}
-
     async def _store_new(
         self, put: Put, key: ManifestKey, digests: list[bytes], before: Manifest | None
-    ) -> tuple[Manifest, wire.SignedManifest]:
+    ) -> KeptManifest:
         cut = put.partitioning
+        last = before or await self._last(key)
+        ours = last is not None and last.owner == self._own_peer_id
         manifest = Manifest(
             key=key,
             owner=self._own_peer_id,
             guardians=guardians(self._own_peer_id, gather_offers(self._membership, self._holding.ledger)),
-            epoch=before.epoch if before else 0,
-            seq=before.seq + 1 if before else await self._first_seq(key),
+            # What another owner ended begins anew, in an epoch that its end does not rule out.
+            epoch=0 if last is None else last.epoch if ours else last.epoch + 1,
+            seq=last.seq + 1 if last else 1,
             dtype=put.dtype,
             rows=cut.rows,
             columns=cut.columns,
@@ -183,17 +170,18 @@ class CommittingService:
             survive=max(put.survive, before.survive if before else 0),
             digests=tuple(digests),
             copies=tuple(_copies(put, before, index) for index in range(cut.count)),
-            previous_digest=before.digest if before else b"",
+            previous_digest=last.digest if last else b"",
             written_at_s=wall_time_s(),
+            successions=last.successions if last and ours else (),
         )
         return await self._manifests.store_own(
             manifest, put_id=put.put_id, also=partial(put_table.end, put_id=put.put_id)
         )
 
-    async def _first_seq(self, key: ManifestKey) -> int:
-        """Return 1, or what comes after the matrix's last removal."""
-        buried = await self._database.read(partial(manifest_table.latest_tombstone, key=key))
-        return buried.seq + 1 if buried else 1
+    async def _last(self, key: ManifestKey) -> Manifest | None:
+        """Return the last manifest of a matrix that was removed."""
+        buried = await self._manifests.buried(key)
+        return read_manifest(buried) if buried else None
 
     def _claim(self, name: str, manifest: Manifest) -> Claim:
         claim = Claim(

@@ -20,10 +20,12 @@ from sedmad.node.asking import AskingService
 from sedmad.node.certificates import Certificates
 from sedmad.node.clock import wall_time_s
 from sedmad.node.committing import CommittingService
+from sedmad.node.establishing import EstablishingService
 from sedmad.node.getting import GettingService
 from sedmad.node.holding import HoldingService
 from sedmad.node.invitations import InvitationService
 from sedmad.node.keeping import RecordKeeper, load_records
+from sedmad.node.looking_up import LookUpService
 from sedmad.node.manifests import ManifestService
 from sedmad.node.membership import MembershipService
 from sedmad.node.multiplying import MultiplyingService
@@ -48,6 +50,7 @@ class Node:
     keeper: RecordKeeper
     holding: HoldingService
     manifests: ManifestService
+    lookups: LookUpService
     multiplying: MultiplyingService
     asking: AskingService
     putting: PuttingService
@@ -143,10 +146,13 @@ async def compose(
     manifest_service = ManifestService(
         identity=identity,
         database=database,
-        sessions=sessions,
         membership=membership,
         stored=await database.read(manifests.load),
         applying=holding.applying,
+    )
+    lookups = LookUpService(sessions=sessions, membership=membership, manifests=manifest_service)
+    establishing = EstablishingService(
+        identity=identity, sessions=sessions, membership=membership, manifests=manifest_service
     )
     multiplying = MultiplyingService(manifest_service, residents, peer_id)
     asking = AskingService(
@@ -157,12 +163,14 @@ async def compose(
         sessions=sessions,
         membership=membership,
         manifests=manifest_service,
+        establishing=establishing,
     )
     committing = CommittingService(
         identity=identity,
         database=database,
         membership=membership,
         manifests=manifest_service,
+        establishing=establishing,
         holding=holding,
         retire=removing.retire,
     )
@@ -172,7 +180,7 @@ async def compose(
         blobs=blobs,
         sessions=sessions,
         membership=membership,
-        manifests=manifest_service,
+        lookups=lookups,
         holding=holding,
         committing=committing,
         releasing=releasing,
@@ -200,6 +208,7 @@ async def compose(
         keeper=RecordKeeper(database),
         holding=holding,
         manifests=manifest_service,
+        lookups=lookups,
         multiplying=multiplying,
         asking=asking,
         putting=putting,

@@ -116,7 +116,7 @@ def _client_methods(
         "MatrixService",
         MatrixService(
             membership=node.membership,
-            manifests=node.manifests,
+            lookups=node.lookups,
             summaries=summaries,
             putting=node.putting,
             getting=node.getting,

@@ -255,11 +255,16 @@ class HoldingService:
     # What a manifest changes.
 
     @asynccontextmanager
-    async def applying(self, manifest: Manifest, put_id: bytes) -> AsyncIterator[Transaction]:
+    async def applying(
+        self, manifest: Manifest, put_id: bytes, established: bool
+    ) -> AsyncIterator[Transaction]:
         """Around the transaction that stores a manifest: what it changes about the copies here, then and afterwards.
 
+        Copies that it no longer names go once it is established; those that it names and that are not here are for
+        `lacking` to tell.
+
         Raises:
-            NotPermitted: it names copies that are not here, or another owner's put.
+            NotPermitted: it names another owner's put, or copies that its put did not bring.
         """
         # Not cancelled in between: what is on disk and what is known here would differ.
         with trio.CancelScope(shield=True):
@@ -270,7 +275,13 @@ class HoldingService:
                     raise self._no_such_put()
                 fresh = put.holdings if put else {}
                 before = self._copies.of(group_key)
-                after = self._copies_after(manifest, before, fresh)
+                after = self._named(manifest, before, fresh)
+                if put_id and len(after) < len(manifest.held_by(self._own_peer_id)):
+                    raise NotPermitted(
+                        "this node does not hold all that a put gives it", node=self._own_peer_id, hint=""
+                    )
+                if not established:
+                    after = before | after
 
                 def transaction(connection: Connection) -> None:
                     outdated = [index for index in before if index not in after or index in fresh]
@@ -280,7 +291,7 @@ class HoldingService:
                         holding_table.release(connection, put_id, unwanted)
                         holding_table.activate(connection, put_id, group_key)
                     for index, holding in after.items():
-                        if (fresh.get(index) or before[index]).kind is not holding.kind:
+                        if (fresh.get(index) or before[index]) != holding:
                             holding_table.hold(connection, holding)
 
                 yield transaction
@@ -294,23 +305,18 @@ class HoldingService:
                     self._uses.remove_copy(holding)
         self._on_changed()
 
-    def _copies_after(
+    def _named(
         self, manifest: Manifest, before: dict[int, Holding], fresh: dict[int, Holding]
     ) -> dict[int, Holding]:
-        """Return the copies that a manifest names, out of those of its matrix and those of its put."""
-        after: dict[int, Holding] = {}
+        """Return the copies that a manifest names, as far as they are here: of its matrix, or of its put."""
+        named: dict[int, Holding] = {}
         for index, kind in {} if manifest.removed else manifest.held_by(self._own_peer_id).items():
             holding = fresh.get(index) or before.get(index)
-            if holding is None or holding.digest != manifest.digests[index]:
-                raise NotPermitted(
-                    f"this node does not hold partition {index} of that matrix",
-                    node=self._own_peer_id,
-                    hint="",
-                )
-            # A standby copy does not become resident by being called so: it has to be programmed first.
-            kind = kind if kind is Kind.STANDBY else holding.kind
-            after[index] = replace(holding, group_key=manifest.group_key, kind=kind, state=State.ACTIVE)
-        return after
+            if holding is not None and holding.digest == manifest.digests[index]:
+                # A standby copy does not become resident by being called so: it has to be programmed first.
+                kind = kind if kind is Kind.STANDBY else holding.kind
+                named[index] = replace(holding, group_key=manifest.group_key, kind=kind, state=State.ACTIVE)
+        return named
 
     def _forget_put(self, put_id: bytes) -> None:
         for holding in self._puts.pop(put_id).holdings.values():

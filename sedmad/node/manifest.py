@@ -11,6 +11,7 @@ from sedmad.core.partitioning import Partitioning
 from sedmad.errors import CertificateInvalid, ProtocolViolation, SedmadError, UsageError
 from sedmad.net.identity import Identity, peer_id_of, verify
 from sedmad.node.records import DATA_TYPES, DTYPES
+from sedmad.node.succession import Guardianship, check_successions, read_guardianship, sign_guardianship
 from sedmad.store.digests import DIGEST_BYTES
 from sedmad.store.holdings import Kind
 from sedmad.store.manifests import ManifestKey
@@ -34,6 +35,8 @@ class Manifest:
     Attributes:
         digests: of each partition, 32 bytes.
         copies: of each partition, the kind of each holder's copy by peer id; the resident one first.
+        successions: how the matrix came to its owner, one encoded link for each time that it was passed on.
+        guardianship: the guardians, signed by themselves: what the next link begins with.
         encoded: the bytes that were signed, for the digest that the next manifest names.
     """
 
@@ -52,6 +55,8 @@ class Manifest:
     previous_digest: bytes = b""
     written_at_s: float = 0.0
     removed: bool = False
+    successions: tuple[bytes, ...] = ()
+    guardianship: bytes = b""
     encoded: bytes = b""
 
     @property
@@ -101,14 +106,6 @@ def group_key(key: ManifestKey) -> bytes:
     return key.matrix_digest + key.first_owner.encode()
 
 
-def key_to_wire(key: ManifestKey) -> wire.MatrixKey:
-    return wire.MatrixKey(matrix_digest=key.matrix_digest, first_owner=key.first_owner)
-
-
-def key_from_wire(key: wire.MatrixKey) -> ManifestKey:
-    return ManifestKey(key.matrix_digest, key.first_owner)
-
-
 def sign_manifest(manifest: Manifest, identity: Identity) -> wire.SignedManifest:
     """Return the manifest as its owner tells it."""
     encoded = _to_wire(manifest).SerializeToString(deterministic=True)
@@ -116,6 +113,10 @@ def sign_manifest(manifest: Manifest, identity: Identity) -> wire.SignedManifest
         manifest=encoded,
         signature=identity.sign(MANIFEST_DOMAIN, encoded),
         owner_public_key=identity.public_key,
+        successions=[wire.Succession.FromString(link) for link in manifest.successions],
+        guardianship=wire.SignedGuardianship.FromString(
+            sign_guardianship(_guardianship_of(manifest), identity)
+        ),
     )
 
 
@@ -135,12 +136,17 @@ def read_manifest(signed: wire.SignedManifest) -> Manifest:
             signed.owner_public_key, MANIFEST_DOMAIN, signed.manifest, signed.signature
         ):
             raise CertificateInvalid("a manifest is not signed by its owner", node=message.owner)
-        # Nothing proves yet that ownership has passed on, so it has not.
-        if message.first_owner != owner:
-            raise CertificateInvalid("a manifest's ownership never passed to its owner", node=owner)
-        return _from_wire(message, signed.manifest)
+        manifest = _from_wire(message, signed)
+        if read_guardianship(signed.guardianship) != _guardianship_of(manifest):
+            raise ProtocolViolation("a manifest's guardians are not those that its owner signed", node=owner)
+        check_successions(manifest.key, owner, manifest.epoch, signed.successions)
+        return manifest
     except (IndexError, KeyError, UsageError) as error:
         raise ProtocolViolation("a manifest contradicts itself", why=repr(error)) from error
+
+
+def _guardianship_of(manifest: Manifest) -> Guardianship:
+    return Guardianship(manifest.key, manifest.epoch, manifest.seq, manifest.owner, manifest.guardians)
 
 
 def _to_wire(manifest: Manifest) -> wire.Manifest:
@@ -174,7 +180,7 @@ def _to_wire(manifest: Manifest) -> wire.Manifest:
     )
 
 
-def _from_wire(message: wire.Manifest, encoded: bytes) -> Manifest:
+def _from_wire(message: wire.Manifest, signed: wire.SignedManifest) -> Manifest:
     dtype = DTYPES[message.data_type]
     try:
         partitioning = Partitioning(message.rows, message.columns, ITEMSIZE[dtype])
@@ -208,5 +214,7 @@ def _from_wire(message: wire.Manifest, encoded: bytes) -> Manifest:
         previous_digest=message.previous_digest,
         written_at_s=message.written_at_s,
         removed=message.removed,
-        encoded=encoded,
+        successions=tuple(link.SerializeToString() for link in signed.successions),
+        guardianship=signed.guardianship.SerializeToString(),
+        encoded=signed.manifest,
     )

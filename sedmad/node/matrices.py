@@ -11,8 +11,8 @@ from sedmad.node.asking import AskingService, Result
 from sedmad.node.clock import monotonic_s
 from sedmad.node.getting import GettingService
 from sedmad.node.holding import HoldingService
+from sedmad.node.looking_up import LookUpService
 from sedmad.node.manifest import ITEMSIZE, Manifest, group_key, kind_to_wire
-from sedmad.node.manifests import ManifestService
 from sedmad.node.membership import MembershipService
 from sedmad.node.multiplying import columns_max
 from sedmad.node.panels import as_bytes, dtype_of, empty_panel
@@ -86,7 +86,7 @@ class MatrixService:
         self,
         *,
         membership: MembershipService,
-        manifests: ManifestService,
+        lookups: LookUpService,
         summaries: MatrixSummaries,
         putting: PuttingService,
         getting: GettingService,
@@ -94,7 +94,7 @@ class MatrixService:
         asking: AskingService,
     ) -> None:
         self._membership = membership
-        self._manifests = manifests
+        self._lookups = lookups
         self._summaries = summaries
         self._putting = putting
         self._getting = getting
@@ -115,7 +115,7 @@ class MatrixService:
     async def get_matrix(self, request: wire.GetMatrixRequest, call: IncomingCall) -> wire.GetMatrixResponse:
         """Stream a matrix to the client, its shape first."""
         claim = self._claim(request.name, request.version)
-        manifest = await self._manifests.look_up(claim, deadline=monotonic_s() + DEADLINE_S)
+        manifest = await self._lookups.look_up(claim, deadline=monotonic_s() + DEADLINE_S)
         response = wire.GetMatrixResponse(matrix=self._summaries.of(request.name, claim))
         await call.send(response)
         async with aclosing(self._getting.stream(manifest, request.name)) as pieces:
@@ -142,9 +142,7 @@ class MatrixService:
     ) -> wire.InspectMatrixResponse:
         """Return where a matrix lies, partition by partition."""
         claim = self._claim(request.name, 0)
-        manifest = await self._manifests.look_up(
-            claim, deadline=min(call.deadline, monotonic_s() + DEADLINE_S)
-        )
+        manifest = await self._lookups.look_up(claim, deadline=min(call.deadline, monotonic_s() + DEADLINE_S))
         reports = []
         for index, copies in enumerate(manifest.copies):
             start, stop = manifest.rows_of(index)
@@ -182,7 +180,7 @@ class MatrixService:
         began = monotonic_s()
         deadline = min(call.deadline, began + DEADLINE_S) if call.deadline == float("inf") else call.deadline
         claim = self._claim(request.name, request.version)
-        manifest = await self._manifests.look_up(claim, deadline=deadline)
+        manifest = await self._lookups.look_up(claim, deadline=deadline)
         length = manifest.rows if request.transposed else manifest.columns
         if not 0 < request.columns <= columns_max(manifest, request.transposed):
             raise MatrixTooLarge(
@@ -205,7 +203,7 @@ class MatrixService:
                 if (newer.rows, newer.columns, newer.dtype) != (claim.rows, claim.columns, claim.dtype):
                     raise
                 claim = newer
-                manifest = await self._manifests.look_up(claim, deadline=deadline, after=manifest)
+                manifest = await self._lookups.look_up(claim, deadline=deadline, after=manifest)
         response = wire.ApplyMatrixResponse(
             version=claim.version,
             data_type=DATA_TYPES[manifest.dtype],

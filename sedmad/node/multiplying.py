@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import trio
 
 from crossbar.engine import ProgrammedPartition
 from sedmad.errors import MatrixNotFound, ProtocolViolation
 from sedmad.net.calls import IncomingCall
 from sedmad.node.clock import monotonic_s
+from sedmad.node.compute_threads import ComputeThreads
 from sedmad.node.joiner import Joiner
-from sedmad.node.manifest import Manifest, key_from_wire
+from sedmad.node.manifest import Manifest
 from sedmad.node.manifests import ManifestService
 from sedmad.node.panels import Panel, as_bytes, empty_panel
 from sedmad.node.residents import Residents
+from sedmad.node.succession import key_from_wire
 from sedmad.wire import messages as wire
 
 MULTIPLY = "sedma.v1.ProductService/MultiplyPartitions"
@@ -92,7 +93,7 @@ class MultiplyingService:
         self._manifests = manifests
         self._residents = residents
         self._own_peer_id = own_peer_id
-        self._threads = trio.CapacityLimiter(COMPUTE_THREADS)
+        self._threads = ComputeThreads(COMPUTE_THREADS)
         self.joiner: Joiner[PartialTask, _Item, PartialResult] = Joiner(
             self._run, lambda task: task.columns_max, lambda task: RUNNING_MAX
         )
@@ -188,20 +189,18 @@ class MultiplyingService:
             offset += stop - start
         flops = len(panel) * sum(math.prod(partition.shape) for partition in programmed)
         threads = min(COMPUTE_THREADS, len(programmed), max(1, int(flops / FLOPS_PER_THREAD_MIN)))
-        results: list[tuple[list[Panel], float]] = [([], 0.0)] * threads
-
-        async def run(thread: int) -> None:
-            part = slice(thread * len(programmed) // threads, (thread + 1) * len(programmed) // threads)
-            if task.transposed:
-                work = partial(_multiply_transposed, programmed[part], slices[part])
-            else:
-                work = partial(_multiply_straight, programmed[part], panel)
-            results[thread] = await trio.to_thread.run_sync(work, limiter=self._threads)
-
-        async with trio.open_nursery() as nursery:
-            for thread in range(1, threads):
-                nursery.start_soon(run, thread)
-            await run(0)
+        parts = [
+            slice(thread * len(programmed) // threads, (thread + 1) * len(programmed) // threads)
+            for thread in range(threads)
+        ]
+        results = await self._threads.run(
+            [
+                partial(_multiply_transposed, programmed[part], slices[part])
+                if task.transposed
+                else partial(_multiply_straight, programmed[part], panel)
+                for part in parts
+            ]
+        )
         arrays = [array for found, _ in results for array in found]
         return arrays, max(compute_s for _, compute_s in results)
 

@@ -19,8 +19,8 @@ from sedmad.net.sessions import Sessions
 from sedmad.node.clock import monotonic_s
 from sedmad.node.committing import CommittingService
 from sedmad.node.holding import PUT_ID_BYTES, HoldingService
+from sedmad.node.looking_up import LookUpService
 from sedmad.node.manifest import ITEMSIZE, Manifest, kind_to_wire
-from sedmad.node.manifests import ManifestService
 from sedmad.node.membership import MembershipService
 from sedmad.node.offering import gather_offers
 from sedmad.node.put import Put
@@ -39,8 +39,11 @@ HOLD = "sedma.v1.HoldingService/HoldCopy"
 # A refusal tells what really is free there; the next plan knows it.
 PLANS_MAX = 3
 RESERVE_TIMEOUT_S = 5.0
-# A partition waits behind others for its holder's two transfers.
-HOLD_TIMEOUT_S = 600.0
+# A partition waits behind all that are ahead (AHEAD_MAX) for its holder's two transfers: five hours at the slowest
+# rate that sessions stand, 32 KiB/s. A holder that is gone ends its calls sooner.
+HOLD_TIMEOUT_S = 6 * 3600.0
+# Clients take a daemon for gone that says nothing for a minute; over a slow link a partition takes longer.
+REPORT_S = 10.0
 PROGRESS_STEP_BYTES = 4 << 20
 # Partitions spooled here that their holders do not have yet, 512 MiB as a rule: enough to keep several holders busy,
 # and a bound on what a client that is faster than they are takes of this disk.
@@ -58,7 +61,7 @@ class PuttingService:
         blobs: BlobStore,
         sessions: Sessions,
         membership: MembershipService,
-        manifests: ManifestService,
+        lookups: LookUpService,
         holding: HoldingService,
         committing: CommittingService,
         releasing: ReleasingService,
@@ -68,7 +71,7 @@ class PuttingService:
         self._blobs = blobs
         self._sessions = sessions
         self._membership = membership
-        self._manifests = manifests
+        self._lookups = lookups
         self._holding = holding
         self._committing = committing
         self._releasing = releasing
@@ -115,7 +118,7 @@ class PuttingService:
         error = NameTaken(f"another matrix is stored as {request.name}", why=why, matrix=request.name)
         if (taken.rows, taken.columns, taken.dtype) != (request.rows, request.columns, dtype):
             raise error
-        manifest = await self._manifests.look_up(taken, deadline=call.deadline)
+        manifest = await self._lookups.look_up(taken, deadline=call.deadline)
         if manifest.survive < request.survive:
             raise NameTaken(
                 f"{request.name} is stored to survive the loss of {manifest.survive} nodes, not {request.survive}",
@@ -282,7 +285,8 @@ class PuttingService:
 
     async def _tell_progress(self, put: Put, call: IncomingCall) -> None:
         while True:
-            await put.changed.wait()
+            with trio.move_on_after(REPORT_S):
+                await put.changed.wait()
             put.changed = trio.Event()
             await call.send(self._progress(put))
 

@@ -13,6 +13,7 @@ from sedmad.wire import messages as wire
 
 ADVERT_DOMAIN = "sedma/v1/advert"
 CLAIM_DOMAIN = "sedma/v1/claim"
+AUTHORSHIP_DOMAIN = "sedma/v1/authorship"
 
 DATA_TYPES = {"float32": wire.DATA_TYPE_FLOAT32, "float64": wire.DATA_TYPE_FLOAT64}
 DTYPES: dict[int, str] = {number: name for name, number in DATA_TYPES.items()}
@@ -47,7 +48,10 @@ def sign_record(record: Record, identity: Identity) -> bytes:
         encoded = _advert_to_wire(record).SerializeToString()
         signed = wire.SignedRecord(advert=encoded, signature=identity.sign(ADVERT_DOMAIN, encoded))
     else:
-        encoded = _claim_to_wire(record).SerializeToString()
+        message = _claim_to_wire(record)
+        if record.first_owner == identity.peer_id:
+            message.authorship = identity.sign(AUTHORSHIP_DOMAIN, _authored(record))
+        encoded = message.SerializeToString()
         signed = wire.SignedRecord(claim=encoded, signature=identity.sign(CLAIM_DOMAIN, encoded))
     return signed.SerializeToString()
 
@@ -69,6 +73,8 @@ def read_record(signed: bytes) -> SignedRecord:
             record, signer, domain, encoded = claim, claim.owner, CLAIM_DOMAIN, envelope.claim
         if not verify(public_key_of(signer), domain, encoded, envelope.signature):
             raise CertificateInvalid("a record is not signed by the node that it speaks of", node=signer)
+        if isinstance(record, Claim):
+            _check_authorship(record)
     except (DecodeError, UsageError) as error:
         raise ProtocolViolation("a record is malformed", why=str(error)) from error
     return SignedRecord(record, signed)
@@ -124,7 +130,29 @@ def _claim_to_wire(claim: Claim) -> wire.Claim:
         data_type=DATA_TYPES.get(claim.dtype, wire.DATA_TYPE_UNSPECIFIED),
         survive=claim.survive,
         wall_time_s=claim.wall_time_s,
+        authorship=claim.authorship,
     )
+
+
+def _check_authorship(claim: Claim) -> None:
+    author = public_key_of(claim.first_owner)
+    if not verify(author, AUTHORSHIP_DOMAIN, _authored(claim), claim.authorship):
+        raise CertificateInvalid("a claim says what its author did not", node=claim.owner, matrix=claim.name)
+
+
+def _authored(claim: Claim) -> bytes:
+    """Return what the author of a claim fixed, as it is signed."""
+    return wire.Claim(
+        name=claim.name,
+        version=claim.version,
+        matrix_digest=claim.matrix_digest,
+        first_owner=claim.first_owner,
+        clock=claim.clock,
+        ancestors=[wire.Ancestor(author=author, version=version) for author, version in claim.ancestors],
+        rows=claim.rows,
+        columns=claim.columns,
+        data_type=DATA_TYPES.get(claim.dtype, wire.DATA_TYPE_UNSPECIFIED),
+    ).SerializeToString(deterministic=True)
 
 
 def _claim_from_wire(message: wire.Claim) -> Claim:
@@ -145,4 +173,5 @@ def _claim_from_wire(message: wire.Claim) -> Claim:
         dtype=DTYPES.get(message.data_type, ""),
         survive=message.survive,
         wall_time_s=message.wall_time_s,
+        authorship=message.authorship,
     )

@@ -11,10 +11,11 @@ import trio
 
 from sedmad.core.membership.claim import Claim
 from sedmad.core.membership.record import SignedRecord
-from sedmad.errors import MatrixNotFound, NotPermitted, OwnerUnreachable, SedmadError
+from sedmad.errors import MatrixNotFound, NotEnoughPeers, NotPermitted, OwnerUnreachable, SedmadError
 from sedmad.net.calls import IncomingCall
 from sedmad.net.sessions import Sessions
 from sedmad.node.clock import monotonic_s, wall_time_s
+from sedmad.node.establishing import EstablishingService, key_of
 from sedmad.node.keeping import keep_record
 from sedmad.node.manifest import Manifest
 from sedmad.node.manifests import ManifestService
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger("sedmad.removing")
 
 REMOVE = "sedma.v1.OwnerService/RemoveName"
-TELL_TIMEOUT_S = 5.0
 REMOVE_TIMEOUT_S = 15.0
 # Products of the default deadline that began with a replaced version may still end with it.
 REPLACED_AFTER_S = 35.0
+# Guardians that do not answer now may, later.
+FREE_AGAIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,13 @@ class RemovingService:
         sessions: Sessions,
         membership: MembershipService,
         manifests: ManifestService,
+        establishing: EstablishingService,
     ) -> None:
         self._own_peer_id = own_peer_id
         self._sessions = sessions
         self._membership = membership
         self._manifests = manifests
+        self._establishing = establishing
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -68,7 +72,7 @@ class RemovingService:
             # What was replaced, or not named yet, when this node stopped. Gossip has time to say otherwise.
             for manifest in self._manifests.kept():
                 if manifest.owner == self._own_peer_id and not self._is_named(manifest.key):
-                    nursery.start_soon(self._free_later, manifest.key)
+                    self.free_unnamed(manifest.key)
             task_status.started()
             await trio.sleep_forever()
 
@@ -116,41 +120,69 @@ class RemovingService:
 
     def on_replaced(self, claim: Claim) -> None:
         """A newer version has taken a name of ours: free the old one when nobody multiplies with it any more."""
-        if claim.owner == self._own_peer_id and self._nursery is not None:
-            self._nursery.start_soon(self._free_later, _key_of(claim), claim.name)
+        if claim.owner == self._own_peer_id:
+            self.free_unnamed(key_of(claim), claim.name)
+
+    def free_unnamed(self, key: ManifestKey, name: str = "") -> None:
+        """Free a matrix of ours by and by, if no name stands for it then."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self._free_later, key, name)
 
     async def remove_own(self, claim: Claim) -> Removal:
-        """Take back a name of ours and free its matrix."""
+        """Take back a name of ours and free its matrix.
+
+        Raises:
+            NotEnoughPeers: most of its guardians are out of reach, and may pass it on to another owner.
+        """
+        manifest = self._manifests.get_kept(key_of(claim))
+        if manifest is not None and not self._establishing.may_plan(manifest):
+            raise NotEnoughPeers(
+                f"{claim.name} cannot be removed now",
+                why="most of its guardians do not answer, and may have another owner",
+                matrix=claim.name,
+                hint="Try again when they are back.",
+            )
         self._membership.publish_claim(claim.tombstone(wall_time_s()))
         # Its name is gone: nobody could ask for the rest again.
         with trio.CancelScope(shield=True):
-            return await self._free(_key_of(claim), claim.name)
+            return await self._free(key_of(claim), claim.name)
 
     async def _free_later(self, key: ManifestKey, name: str = "") -> None:
         await trio.sleep(REPLACED_AFTER_S)
-        try:
-            await self._free(key, name)
-        except SedmadError as error:
-            log.error("matrix_not_freed", name=name, digest=key.matrix_digest.hex()[:16], why=str(error))
+        while True:
+            try:
+                await self._free(key, name)
+            except SedmadError as error:
+                log.warning(
+                    "matrix_not_freed", name=name, digest=key.matrix_digest.hex()[:16], why=str(error)
+                )
+            else:
+                return
+            await trio.sleep(FREE_AGAIN_S)
 
     async def _free(self, key: ManifestKey, name: str) -> Removal:
         async with self._manifests.writing(key):
-            manifest = self._manifests.get_kept(key)
-            if manifest is None or self._is_named(key):
+            kept = self._manifests.get(key)
+            if kept is None or kept.manifest.owner != self._own_peer_id or self._is_named(key):
                 return Removal(0, ())
             # What took its name's place, a tombstone as a rule: on disk and told together with the end of its matrix.
-            record = self._membership.core.directory.find(name, self._own_peer_id)
-            return await self.retire(manifest, record)
+            record = self._membership.core.directory.find(name, key.first_owner)
+            return await self._end(kept.manifest, record, promised=kept.established)
 
     def _is_named(self, key: ManifestKey) -> bool:
         """Whether any name stands for a matrix."""
-        return any(_key_of(claim) == key for _, claim in self._membership.core.directory.entries())
+        return bool(self._membership.core.directory.naming(key.matrix_digest, key.first_owner))
 
-    async def retire(self, manifest: Manifest, record: SignedRecord | None = None) -> Removal:
+    async def retire(self, manifest: Manifest) -> Removal:
+        """End a matrix of ours that never was acknowledged; nobody else can know it."""
+        return await self._end(manifest, None, promised=False)
+
+    async def _end(self, manifest: Manifest, record: SignedRecord | None, *, promised: bool) -> Removal:
         """Write a matrix's last manifest, and have all its holders free their copies.
 
         Args:
             record: a claim of ours to keep and to tell with it.
+            promised: somebody relies on it, so that most of its guardians have to agree first.
         """
         last = replace(
             manifest,
@@ -159,15 +191,12 @@ class RemovingService:
             previous_digest=manifest.digest,
             written_at_s=wall_time_s(),
         )
-        also = None if record is None else partial(keep_record, signed=record)
-        last, signed = await self._manifests.store_own(last, also=also)
-        others = (set(manifest.guardians) | manifest.holders) - {self._own_peer_id}
-        told = await self._manifests.tell(
-            signed,
-            others,
-            claim=record.signed if record else b"",
-            deadline=monotonic_s() + TELL_TIMEOUT_S,
-        )
+        ours = record is not None and record.record.owner == self._own_peer_id  # type: ignore[union-attr]
+        also = partial(keep_record, signed=record) if record is not None and ours else None
+        kept = await self._manifests.store_own(last, also=also)
+        if promised:
+            await self._establishing.make_safe(kept)
+        told = await self._establishing.finish(kept, claim=record.signed if record and ours else b"")
         told.add(self._own_peer_id)
         freed_bytes = sum(
             manifest.size_of(index)
@@ -175,10 +204,7 @@ class RemovingService:
             for peer in copies
             if peer in told
         )
+        others = {*manifest.guardians, *manifest.holders}
         unreachable = tuple(sorted(self._membership.name_of(peer_id) for peer_id in others - told))
         log.info("matrix_removed", digest=manifest.key.matrix_digest.hex()[:16], freed_bytes=freed_bytes)
         return Removal(freed_bytes, unreachable)
-
-
-def _key_of(claim: Claim) -> ManifestKey:
-    return ManifestKey(claim.matrix_digest, claim.first_owner)

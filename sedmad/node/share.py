@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from sedmad.net.sessions import Sessions
-from sedmad.node.manifest import Manifest, key_to_wire
+from sedmad.node.manifest import Manifest
 from sedmad.node.multiplying import MULTIPLY, MultiplyingService, result_shape
 from sedmad.node.panels import Panel, as_bytes, empty_panel
 from sedmad.node.replies import read_reply
+from sedmad.node.succession import key_to_wire
 from sedmad.wire import messages as wire
 
 

@@ -3,10 +3,12 @@
 database.py      one SQLite file: grouped commits, reads off the event loop
 schema.py        its tables, as a list of migrations
 manifests.py     manifests and tombstones, ordered by (epoch, seq)
+promises.py      epochs this node promised as a guardian
 holdings.py      the copies this node holds; blobs counted by digest
 records.py       gossip records: adverts and claims
 invitations.py   tokens that admit one node each
 counters.py      numbers that only grow
+settings.py      what this node decided for itself
 puts.py          puts under way, for cleaning up after a restart
 blobs.py         partition bytes as files named by digest
 spool.py         writing one blob while its bytes stream in

@@ -40,11 +40,14 @@ class ManifestKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
+    """`established`: most of its guardians keep it, so that it may make this node free bytes."""
+
     key: ManifestKey
     epoch: int
     seq: int
     signed: bytes
     roles: Role
+    established: bool = True
 
     @property
     def order(self) -> tuple[int, int]:
@@ -64,46 +67,64 @@ class StoredTombstone:
         return (self.epoch, self.seq)
 
 
+_COLUMNS = "matrix_digest, first_owner, epoch, seq, signed, roles, established"
+
+
 def put(connection: sqlite3.Connection, manifest: StoredManifest) -> None:
     """Keep `manifest` as the newest of its key; it ends an older tombstone.
 
-    The same bytes again may change the roles. Raises StaleManifest when something of the same or a newer
-    (epoch, seq) is kept, Overloaded at MAX_MANIFESTS.
+    The same bytes again may change the roles; what was established stays so. Raises StaleManifest when
+    something of the same or a newer (epoch, seq) is kept, Overloaded at MAX_MANIFESTS.
     """
     kept = latest(connection, manifest.key)
+    established = manifest.established
     if kept is None:
         _refuse_when_full(connection, "manifest", MAX_MANIFESTS)
     elif kept.order > manifest.order or (kept.order == manifest.order and kept.signed != manifest.signed):
         raise _stale("manifest", manifest.order, kept.order)
+    elif kept.order == manifest.order:
+        established |= kept.established
     tombstone = latest_tombstone(connection, manifest.key)
     if tombstone is not None and tombstone.order >= manifest.order:
         raise _stale("tombstone", manifest.order, tombstone.order)
     connection.execute("DELETE FROM tombstone WHERE matrix_digest = ? AND first_owner = ?", _of(manifest.key))
     connection.execute(
-        "REPLACE INTO manifest (matrix_digest, first_owner, epoch, seq, signed, roles)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
-        (*_of(manifest.key), manifest.epoch, manifest.seq, manifest.signed, int(manifest.roles)),
+        f"REPLACE INTO manifest ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - our own columns
+        (
+            *_of(manifest.key),
+            manifest.epoch,
+            manifest.seq,
+            manifest.signed,
+            int(manifest.roles),
+            int(established),
+        ),
+    )
+
+
+def establish(connection: sqlite3.Connection, key: ManifestKey, order: tuple[int, int]) -> bool:
+    """Note that most guardians keep the manifest of `order`; False when another is kept here, or none."""
+    return bool(
+        connection.execute(
+            "UPDATE manifest SET established = 1"
+            " WHERE matrix_digest = ? AND first_owner = ? AND epoch = ? AND seq = ?",
+            (*_of(key), *order),
+        ).rowcount
     )
 
 
 def latest(connection: sqlite3.Connection, key: ManifestKey) -> StoredManifest | None:
     """Return the manifest of a key, or None when there is none or it is deleted."""
     row = connection.execute(
-        "SELECT epoch, seq, signed, roles FROM manifest WHERE matrix_digest = ? AND first_owner = ?", _of(key)
+        f"SELECT {_COLUMNS} FROM manifest WHERE matrix_digest = ? AND first_owner = ?",  # noqa: S608 - our own columns
+        _of(key),
     ).fetchone()
-    if row is None:
-        return None
-    epoch, seq, signed, roles = row
-    return StoredManifest(key, epoch, seq, signed, Role(roles))
+    return None if row is None else _manifest(row)
 
 
 def load(connection: sqlite3.Connection) -> list[StoredManifest]:
     """Return all manifests."""
-    rows = connection.execute("SELECT matrix_digest, first_owner, epoch, seq, signed, roles FROM manifest")
-    return [
-        StoredManifest(ManifestKey(digest, owner), epoch, seq, signed, Role(roles))
-        for digest, owner, epoch, seq, signed, roles in rows
-    ]
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM manifest")  # noqa: S608 - our own columns
+    return [_manifest(row) for row in rows]
 
 
 def bury(connection: sqlite3.Connection, tombstone: StoredTombstone) -> None:
@@ -151,6 +172,13 @@ def purge_tombstones(connection: sqlite3.Connection, now_s: float) -> int:
     return connection.execute(
         "DELETE FROM tombstone WHERE created_s < ?", (now_s - TOMBSTONE_LIFE_S,)
     ).rowcount
+
+
+def _manifest(row: tuple[bytes, str, int, int, bytes, int, int]) -> StoredManifest:
+    digest, first_owner, epoch, seq, signed, roles, established = row
+    return StoredManifest(
+        ManifestKey(digest, first_owner), epoch, seq, signed, Role(roles), bool(established)
+    )
 
 
 def _of(key: ManifestKey) -> tuple[bytes, str]:

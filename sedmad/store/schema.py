@@ -36,7 +36,25 @@ _FIRST: Migration = (
     "CREATE TABLE put (put_id BLOB NOT NULL PRIMARY KEY, intent BLOB NOT NULL, begun_s REAL NOT NULL) STRICT",
 )
 
-MIGRATIONS: Sequence[Migration] = (_FIRST,)
+# Ownership that passes on, and what a node decided for itself.
+_SECOND: Migration = (
+    "ALTER TABLE manifest ADD COLUMN established INTEGER NOT NULL DEFAULT 1",
+    """CREATE TABLE promise (
+        matrix_digest BLOB NOT NULL, first_owner TEXT NOT NULL,
+        epoch INTEGER NOT NULL, candidate TEXT NOT NULL,
+        PRIMARY KEY (matrix_digest, first_owner)) STRICT""",
+    "CREATE TABLE setting (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT",
+)
+
+MIGRATIONS: Sequence[Migration] = (_FIRST, _SECOND)
+
+# Tables that are older than what their node did since (snapshots.py) must not have it do the same again: what it
+# counts goes on far ahead of where it can have been, and whoever was invited is invited anew.
+AFTER_RESTORING: Sequence[str] = (
+    "INSERT OR IGNORE INTO counter (name, value) VALUES ('', 0)",
+    "UPDATE counter SET value = max(value + 65536, :wall_time_s)",
+    "DELETE FROM invitation WHERE used_by IS NULL",
+)
 
 
 def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:

@@ -24,8 +24,10 @@ from sedmad.net.channel import Channel
 from sedmad.net.identity import Identity
 from sedmad.node.committing import CommittingService
 from sedmad.node.composition import Node
+from sedmad.node.establishing import EstablishingService
 from sedmad.node.getting import GettingService
 from sedmad.node.holding import HoldingService
+from sedmad.node.looking_up import LookUpService
 from sedmad.node.manifests import ManifestService
 from sedmad.node.putting import PuttingService
 from sedmad.node.records import DATA_TYPES
@@ -57,6 +59,8 @@ class RigNode:
     methods: MethodTable
     holding: HoldingService
     manifests: ManifestService
+    lookups: LookUpService
+    establishing: EstablishingService
     removing: RemovingService
     putting: PuttingService
     releasing: ReleasingService
@@ -106,7 +110,7 @@ class RigNode:
     async def get(self, name: str) -> bytes:
         """Read a matrix as a client would."""
         claim = self.membership.core.directory.get(name)
-        manifest = await self.manifests.look_up(claim, deadline=trio.current_time() + 5)
+        manifest = await self.lookups.look_up(claim, deadline=trio.current_time() + 5)
         pieces = [bytes(piece) async for _, piece in self.getting.stream(manifest, name)]
         return b"".join(pieces)
 
@@ -224,13 +228,20 @@ async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_byt
     manifest_service = ManifestService(
         identity=identity,
         database=database,
-        sessions=sessions,
         membership=membership,
         stored=await database.read(manifests.load),
         applying=holding.applying,
     )
+    lookups = LookUpService(sessions=sessions, membership=membership, manifests=manifest_service)
+    establishing = EstablishingService(
+        identity=identity, sessions=sessions, membership=membership, manifests=manifest_service
+    )
     removing = RemovingService(
-        own_peer_id=identity.peer_id, sessions=sessions, membership=membership, manifests=manifest_service
+        own_peer_id=identity.peer_id,
+        sessions=sessions,
+        membership=membership,
+        manifests=manifest_service,
+        establishing=establishing,
     )
     composed: Any = SimpleNamespace(membership=membership, removing=removing)
     membership.on_claim = partial(Node._notice_replacement, composed)
@@ -242,13 +253,14 @@ async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_byt
         blobs=blobs,
         sessions=sessions,
         membership=membership,
-        manifests=manifest_service,
+        lookups=lookups,
         holding=holding,
         committing=CommittingService(
             identity=identity,
             database=database,
             membership=membership,
             manifests=manifest_service,
+            establishing=establishing,
             holding=holding,
             retire=removing.retire,
         ),
@@ -271,6 +283,8 @@ async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_byt
         methods=methods,
         holding=holding,
         manifests=manifest_service,
+        lookups=lookups,
+        establishing=establishing,
         removing=removing,
         putting=putting,
         releasing=releasing,

@@ -8,7 +8,7 @@ import pytest
 from examples import matrix
 from rig import RigNode, fails_with
 
-from sedmad.errors import BytesCorrupt, HoldersUnreachable
+from sedmad.errors import HoldersUnreachable
 
 RigFactory = Callable[..., Any]
 W = matrix(2100, 1024)
@@ -39,7 +39,17 @@ async def test_changed_bytes_are_an_error_and_never_an_answer(rig: RigFactory) -
         (holder,) = [node for node in nodes if node.peer_id in manifest.copies[0]][:1]
         spoil(holder, manifest.digests[0], bytes(manifest.size_of(0)))
         for node in nodes:
-            await fails_with(BytesCorrupt, partial(node.get, "w"))
+            await fails_with(HoldersUnreachable, partial(node.get, "w"))
+
+
+async def test_where_the_bytes_of_one_holder_changed_another_gives_them(rig: RigFactory) -> None:
+    async with rig("ann", "ben", "cyd") as nodes:
+        _, manifest, _ = await nodes["ann"].put("w", W, survive=1)
+        for index, copies in enumerate(manifest.copies):
+            (holder,) = [node for node in nodes if node.peer_id == next(iter(copies))]
+            spoil(holder, manifest.digests[index], bytes(manifest.size_of(index)))
+        for node in nodes:
+            assert await node.get("w") == W.tobytes()
 
 
 async def test_without_a_holder_it_says_who_was_asked(rig: RigFactory) -> None:
@@ -69,7 +79,7 @@ async def test_a_holder_lost_in_the_middle_costs_nothing_where_there_is_another(
         pieces = []
 
         async def read() -> None:
-            known = await ann.manifests.look_up(claim, deadline=1e9)
+            known = await ann.lookups.look_up(claim, deadline=1e9)
             async for _, piece in ann.getting.stream(known, "w"):
                 pieces.append(bytes(piece))
                 if len(pieces) == 3:

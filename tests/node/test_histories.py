@@ -89,7 +89,7 @@ async def test_whatever_happens_what_is_named_is_readable_and_what_is_removed_is
             contents = {w.tobytes() for w in CONTENTS if w.shape == (claim.rows, claim.columns)}
             for node in nodes:
                 assert await node.get(name) in contents
-            manifest = await nodes["ben"].manifests.look_up(claim, deadline=trio.current_time() + 5)
+            manifest = await nodes["ben"].lookups.look_up(claim, deadline=trio.current_time() + 5)
             for index, copies in enumerate(manifest.copies):
                 assert len(copies) > claim.survive
                 for peer_id in copies:

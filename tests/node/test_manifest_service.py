@@ -18,7 +18,8 @@ from sedmad.errors import (
     ProtocolViolation,
     StaleManifest,
 )
-from sedmad.node.manifest import key_to_wire, sign_manifest
+from sedmad.node.manifest import sign_manifest
+from sedmad.node.succession import key_to_wire
 from sedmad.wire import messages as wire
 
 RigFactory = Callable[..., Any]
@@ -27,14 +28,14 @@ W = matrix(300, 50)
 
 async def look_up(node: RigNode, name: str, **options: Any) -> Any:
     claim = node.membership.core.directory.get(name)
-    return await node.manifests.look_up(claim, deadline=trio.current_time() + 5, **options)
+    return await node.lookups.look_up(claim, deadline=trio.current_time() + 5, **options)
 
 
 async def test_guardians_are_asked_first_and_the_answer_is_remembered(rig: RigFactory) -> None:
     async with rig("ann", "ben", "cyd", "dan") as nodes:
         _, manifest, _ = await nodes["ann"].put("w", W)
         (outside,) = [node for node in nodes if node.peer_id not in {*manifest.guardians, *manifest.holders}]
-        assert outside.manifests.known(manifest.key) is None
+        assert outside.lookups.known(manifest.key) is None
         assert await look_up(outside, "w") == manifest
         assert [verb for _, verb in outside.sessions.calls] == ["GetManifest"]
         assert outside.sessions.calls[0][0] in manifest.guardians
@@ -64,10 +65,11 @@ async def test_a_stale_manifest_is_not_taken_again_for_an_answer(rig: RigFactory
     async with rig("ann", "ben", "cyd") as nodes:
         ann, ben = nodes["ann"], nodes["ben"]
         _, old, _ = await ann.put("w", W, survive=1)
-        new, _ = await ann.manifests.store_own(replace(old, seq=old.seq + 1, previous_digest=old.digest))
+        kept = await ann.manifests.store_own(replace(old, seq=old.seq + 1, previous_digest=old.digest))
+        new = kept.manifest
         assert await look_up(ben, "w") == old
         assert await look_up(ben, "w", after=old) == new
-        assert ben.manifests.known(old.key) == new
+        assert ben.lookups.known(old.key) == new
         assert await look_up(ben, "w") == new
 
 
@@ -77,9 +79,10 @@ async def test_an_older_manifest_is_refused_and_an_equal_one_changes_nothing(rig
         _, manifest, _ = await ann.put("w", W, survive=1)
         call: Any = PeerCall(ann.peer_id)
 
-        def told(changed: Any) -> Any:
+        def told(changed: Any, established: bool = False) -> Any:
             signed = sign_manifest(changed, ann.identity)
-            return partial(ben.manifests.store_manifest, wire.StoreManifestRequest(manifest=signed), call)
+            request = wire.StoreManifestRequest(manifest=signed, established=established)
+            return partial(ben.manifests.store_manifest, request, call)
 
         before = (ben.used(), await ben.held())
         await told(manifest)()
@@ -91,9 +94,13 @@ async def test_an_older_manifest_is_refused_and_an_equal_one_changes_nothing(rig
         with pytest.raises(StaleManifest):
             ben.manifests.require_current(manifest.key, manifest.order)
         assert ben.manifests.require_current(manifest.key, (0, 5)).seq == 5
-        await told(replace(newer, seq=6, removed=True))()
+        last = replace(newer, seq=6, removed=True)
+        await told(last)()
+        # Nothing goes before most guardians have agreed.
+        assert (ben.used(), await ben.held()) == before
+        await told(last, established=True)()
         await ben.is_empty()
-        await fails_with(NotPermitted, told(newer))
+        await fails_with(StaleManifest, told(newer))
         with pytest.raises(MatrixNotFound):
             ben.manifests.require_current(manifest.key, (0, 6))
 
@@ -123,13 +130,13 @@ async def test_manifests_are_there_after_a_restart(rig: RigFactory) -> None:
         response = await ben.manifests.get_manifest(
             wire.GetManifestRequest(key=key_to_wire(manifest.key)), call
         )
-        assert response.manifest == nodes["ann"].manifests.signed(manifest.key)
+        assert response.manifest == nodes["ann"].manifests.get(manifest.key).signed
         unknown = wire.GetManifestRequest(key=wire.MatrixKey(matrix_digest=bytes(32)))
         await fails_with(MatrixNotFound, partial(ben.manifests.get_manifest, unknown, call))
 
 
 async def test_remembered_manifests_are_bounded(rig: RigFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sedmad.node.manifests.CACHED_MAX", 2)
+    monkeypatch.setattr("sedmad.node.looking_up.CACHED_MAX", 2)
     async with rig("ann", "ben", "cyd", "dan") as nodes:
         keys = []
         for seed in range(4):
@@ -138,7 +145,7 @@ async def test_remembered_manifests_are_bounded(rig: RigFactory, monkeypatch: py
         (outside,) = [node for node in nodes if node.peer_id not in {*manifest.guardians, *manifest.holders}]
         for seed in range(4):
             await look_up(outside, f"w{seed}")
-        assert [key for key in keys if outside.manifests.known(key)] == keys[2:]
+        assert [key for key in keys if outside.lookups.known(key)] == keys[2:]
 
 
 async def test_a_malformed_answer_is_the_peers_fault(rig: RigFactory) -> None:
@@ -153,7 +160,7 @@ async def test_a_malformed_answer_is_the_peers_fault(rig: RigFactory) -> None:
         error = await fails_with(HoldersUnreachable, partial(look_up, outside, "w"))
         assert "ann" in error.why
         with pytest.raises(ProtocolViolation):
-            await outside.manifests._ask(nodes["ann"].peer_id, manifest.key, trio.current_time() + 5)
+            await outside.lookups.ask(nodes["ann"].peer_id, manifest.key, deadline=trio.current_time() + 5)
 
 
 async def test_changes_of_one_matrix_come_one_after_the_other(rig: RigFactory) -> None:

@@ -46,7 +46,7 @@ def service_of(node: RigNode, asking: Any) -> MatrixService:
     membership: Any = node.membership
     return MatrixService(
         membership=membership,
-        manifests=node.manifests,
+        lookups=node.lookups,
         summaries=MatrixSummaries(membership, node.holding),
         putting=node.putting,
         getting=node.getting,
@@ -65,9 +65,9 @@ async def moved(nodes: Rig) -> Manifest:
     """Write a newer manifest that only the owner knows."""
     ann = nodes["ann"]
     claim = ann.membership.core.directory.get("w")
-    old = await ann.manifests.look_up(claim, deadline=trio.current_time() + 5)
-    newer, _ = await ann.manifests.store_own(replace(old, seq=old.seq + 1, previous_digest=old.digest))
-    return newer
+    old = await ann.lookups.look_up(claim, deadline=trio.current_time() + 5)
+    kept = await ann.manifests.store_own(replace(old, seq=old.seq + 1, previous_digest=old.digest))
+    return kept.manifest
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -13,9 +13,10 @@ from rig import fails_with
 from stand_ins import PeerCall
 
 from sedmad.errors import MatrixNotFound, ProtocolViolation, StaleManifest
-from sedmad.node.manifest import Manifest, key_to_wire
+from sedmad.node.manifest import Manifest
 from sedmad.node.multiplying import MultiplyingService, columns_max
 from sedmad.node.share import ShareAsker
+from sedmad.node.succession import key_to_wire
 from sedmad.wire import messages as wire
 
 RigFactory = Callable[..., Any]

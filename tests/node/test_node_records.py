@@ -95,6 +95,22 @@ def test_nobody_speaks_for_another(record: Advert | Claim) -> None:
         read_record(sign_record(record, BEN))
 
 
+def test_a_later_owner_hands_on_what_the_author_fixed() -> None:
+    claim = read_record(sign_record(CLAIM, ANN)).record
+    assert isinstance(claim, Claim)
+    passed_on = replace(claim, owner=BEN.peer_id, epoch=3, seq=9, survive=2, removed=True)
+    assert read_record(sign_record(passed_on, BEN)).record == passed_on
+    for forged in (
+        replace(passed_on, matrix_digest=bytes([1]) * 32),
+        replace(passed_on, version=2),
+        replace(passed_on, name="v"),
+        replace(passed_on, clock=9),
+        replace(passed_on, authorship=b""),
+    ):
+        with pytest.raises(PeerError):
+            read_record(sign_record(forged, BEN))
+
+
 def test_an_owner_that_is_no_peer_is_refused() -> None:
     with pytest.raises(PeerError):
         read_record(sign_record(replace(CLAIM, owner="nobody"), ANN))

@@ -7,7 +7,7 @@ Owns the claim, its bounds and its place in the order of claims. What a set of c
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sedmad.errors import UsageError
 
@@ -44,6 +44,7 @@ class Claim:
         removed: a tombstone. It keeps version and clock and raises `seq`, so that it takes its own claim's
             place only.
         wall_time_s: Unix time of the statement; tombstones are dropped `TOMBSTONE_LIFETIME_S` later.
+        authorship: the author's signature over what it fixed, which a later owner hands on.
 
     Raises:
         UsageError: a field is out of bounds. For a claim that a peer sent, the caller blames the peer.
@@ -65,6 +66,7 @@ class Claim:
     dtype: str = ""
     survive: int = 0
     wall_time_s: float = 0.0
+    authorship: bytes = field(default=b"", compare=False)
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -85,6 +87,7 @@ class Claim:
         short_ids = (*self.guardians, *(author for author, _ in self.ancestors))
         _require(all(len(short) == SHORT_ID_BYTES for short in short_ids), self, "a short id is not 8 bytes")
         _require(len(self.dtype) <= 16, self, "its dtype is too long")
+        _require(len(self.authorship) <= 64, self, "its author's signature is too long")
 
     @property
     def order(self) -> Order:

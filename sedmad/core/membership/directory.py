@@ -45,6 +45,9 @@ class Directory:
 
     def __init__(self, names_maximum: int = MAX_NAMES) -> None:
         self._names: dict[str, tuple[SignedRecord, ...]] = {}  # greatest claim first
+        self._names_of: dict[
+            tuple[bytes, str], set[str]
+        ] = {}  # by matrix; at most MAX_AUTHORS_PER_NAME a name
         self._names_maximum = names_maximum
         self._clock = 0
 
@@ -68,7 +71,7 @@ class Directory:
         kept, evicted = ranked[:MAX_AUTHORS_PER_NAME], ranked[MAX_AUTHORS_PER_NAME:]
         if signed in evicted:
             return None
-        self._names[claim.name] = tuple(kept)
+        self._index(claim.name, tuple(kept))
         return Accepted(evicted=tuple(evicted))
 
     def has_room_for(self, name: str) -> bool:
@@ -124,6 +127,15 @@ class Directory:
             for claim in _standing(heads):
                 yield (name if claim is winner else f"{name}@{claim.owner[:OWNER_PREFIX_CHARACTERS]}"), claim
 
+    def naming(self, matrix_digest: bytes, first_owner: str) -> list[Claim]:
+        """Return the claims by which a matrix is reachable."""
+        return [
+            claim
+            for name in sorted(self._names_of.get((matrix_digest, first_owner), ()))
+            for claim in _standing(self._names[name])
+            if (claim.matrix_digest, claim.first_owner) == (matrix_digest, first_owner)
+        ]
+
     def find(self, name: str, author: str) -> SignedRecord | None:
         """Return the signed claim of one author to a name, whatever its standing."""
         return next((head for head in self._names.get(name, ()) if _claim(head).first_owner == author), None)
@@ -140,8 +152,21 @@ class Directory:
         for name, heads in list(self._names.items()):
             claims = [_claim(head) for head in heads]
             if claims[0].removed and claims[0].wall_time_s < horizon_s and not any(_standing(heads)):
-                dropped.extend(self._names.pop(name))
+                dropped.extend(self._names[name])
+                self._index(name, ())
         return dropped
+
+    def _index(self, name: str, heads: tuple[SignedRecord, ...]) -> None:
+        for head in self._names.pop(name, ()):
+            matrix = _matrix(head)
+            names = self._names_of.get(matrix, set())
+            names.discard(name)
+            if not names:
+                self._names_of.pop(matrix, None)
+        for head in heads:
+            self._names_of.setdefault(_matrix(head), set()).add(name)
+        if heads:
+            self._names[name] = heads
 
 
 def _standing(heads: tuple[SignedRecord, ...]) -> Iterator[Claim]:
@@ -150,6 +175,11 @@ def _standing(heads: tuple[SignedRecord, ...]) -> Iterator[Claim]:
     for place, claim in enumerate(claims):
         if not claim.removed and not any(greater.replaces(claim) for greater in claims[:place]):
             yield claim
+
+
+def _matrix(signed: SignedRecord) -> tuple[bytes, str]:
+    claim = _claim(signed)
+    return claim.matrix_digest, claim.first_owner
 
 
 def _claim(signed: SignedRecord) -> Claim:

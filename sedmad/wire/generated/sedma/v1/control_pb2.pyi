@@ -536,11 +536,11 @@ class VerifyMeshResponse(_message.Message):
     total_bytes: _builtins.int
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeVerification]:
-        """As each node is done."""
+        """As each node is done; each node is in one message."""
 
     @_builtins.property
     def matrices(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatrixVerification]:
-        """In the last one: matrices that lack copies."""
+        """After the nodes: matrices that lack copies, at most 1,000 in a message."""
 
     def __init__(
         self,

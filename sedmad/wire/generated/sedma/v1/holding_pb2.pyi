@@ -250,10 +250,13 @@ class StoreReport(_message.Message):
     MISSING_FIELD_NUMBER: _builtins.int
     ORPHANED_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
     copies: _builtins.int
     blobs: _builtins.int
     more: _builtins.int
     """Faults beyond the first 1,000 of each list."""
+    size_bytes: _builtins.int
+    """All blobs together."""
     @_builtins.property
     def corrupt(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreFault]:
         """Bytes that are not what their digest says; they are fetched again."""
@@ -275,10 +278,11 @@ class StoreReport(_message.Message):
         missing: _abc.Iterable[Global___StoreFault] | None = ...,
         orphaned: _abc.Iterable[Global___StoreFault] | None = ...,
         more: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "copies", b"copies", "corrupt", b"corrupt", "missing", b"missing", "more", b"more", "orphaned", b"orphaned"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "copies", b"copies", "corrupt", b"corrupt", "missing", b"missing", "more", b"more", "orphaned", b"orphaned", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -486,6 +486,7 @@ class Claim(_message.Message):
     DATA_TYPE_FIELD_NUMBER: _builtins.int
     SURVIVE_FIELD_NUMBER: _builtins.int
     WALL_TIME_S_FIELD_NUMBER: _builtins.int
+    AUTHORSHIP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.int
     matrix_digest: _builtins.bytes
@@ -502,6 +503,10 @@ class Claim(_message.Message):
     data_type: Global___DataType.ValueType
     survive: _builtins.int
     wall_time_s: _builtins.float
+    authorship: _builtins.bytes
+    """Ed25519 over "sedma/v1/authorship\\0" + a Claim of only the fields that its author fixed (name, version, matrix_digest,
+    first_owner, clock, ancestors, rows, columns, data_type), by the author: later owners cannot change them.
+    """
     @_builtins.property
     def guardians(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The first eight bytes of the SHA-256 of each guardian's peer id."""
@@ -529,10 +534,11 @@ class Claim(_message.Message):
         data_type: Global___DataType.ValueType = ...,
         survive: _builtins.int = ...,
         wall_time_s: _builtins.float = ...,
+        authorship: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ancestors", b"ancestors", "clock", b"clock", "columns", b"columns", "data_type", b"data_type", "epoch", b"epoch", "first_owner", b"first_owner", "guardians", b"guardians", "matrix_digest", b"matrix_digest", "name", b"name", "owner", b"owner", "removed", b"removed", "rows", b"rows", "seq", b"seq", "survive", b"survive", "version", b"version", "wall_time_s", b"wall_time_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ancestors", b"ancestors", "authorship", b"authorship", "clock", b"clock", "columns", b"columns", "data_type", b"data_type", "epoch", b"epoch", "first_owner", b"first_owner", "guardians", b"guardians", "matrix_digest", b"matrix_digest", "name", b"name", "owner", b"owner", "removed", b"removed", "rows", b"rows", "seq", b"seq", "survive", b"survive", "version", b"version", "wall_time_s", b"wall_time_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,201 @@
+"""A manifest of ours is made to count: kept by most of its guardians first, and only then one that frees bytes.
+
+Every manifest goes through here, of a put, a repair, a removal or a matrix that was passed on. Whoever cannot reach
+most of the guardians establishes nothing, so of two sides of a split at most one changes where a matrix lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import structlog
+import trio
+
+from sedmad.core.membership.claim import Claim, short_id
+from sedmad.errors import NotEnoughPeers, SedmadError
+from sedmad.net.identity import Identity
+from sedmad.net.sessions import Sessions
+from sedmad.node.clock import monotonic_s, wall_time_s
+from sedmad.node.manifest import Manifest
+from sedmad.node.manifests import KeptManifest, ManifestService, Transaction
+from sedmad.node.membership import MembershipService
+from sedmad.store.manifests import ManifestKey
+from sedmad.wire import messages as wire
+
+log = structlog.get_logger("sedmad.establishing")
+
+STORE_MANIFEST = "sedma.v1.ManifestService/StoreManifest"
+TELL_TIMEOUT_S = 10.0
+
+
+class EstablishingService:
+    """Tells manifests of ours, and establishes them."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        sessions: Sessions,
+        membership: MembershipService,
+        manifests: ManifestService,
+    ) -> None:
+        self._own_peer_id = identity.peer_id
+        self._sessions = sessions
+        self._membership = membership
+        self._manifests = manifests
+
+    def may_plan(self, manifest: Manifest) -> bool:
+        """Whether a matrix is ours, and enough of its guardians live for a change of it to be established."""
+        if manifest.owner != self._own_peer_id:
+            return False
+        alive = {peer for peer in manifest.guardians if self._membership.state_of(peer) != "dead"}
+        return is_majority(alive, manifest.guardians)
+
+    async def establish(
+        self,
+        manifest: Manifest,
+        *,
+        put_id: bytes = b"",
+        needed: frozenset[str] = frozenset(),
+        also: Transaction | None = None,
+    ) -> Manifest:
+        """Write a changed manifest of ours, and have it kept by whom it takes; the caller is `writing` it.
+
+        Args:
+            manifest: its seq raised, and `previous_digest` that of the one before.
+            put_id: the put or repair whose copies become the matrix's.
+            needed: peers that have to keep it as well, such as those with new copies.
+            also: goes into the transaction that puts it on disk here.
+
+        Raises:
+            NotEnoughPeers: too few keep it. It stays on disk where it came to; a later one takes its place.
+            StaleManifest: the matrix is somebody else's by now.
+        """
+        before = self._manifests.get_kept(manifest.key)
+        kept = await self.propose(manifest, put_id=put_id, needed=needed, also=also)
+        await self.finish(kept, beside=self._others(before) if before else frozenset())
+        return kept.manifest
+
+    async def propose(
+        self,
+        manifest: Manifest,
+        *,
+        put_id: bytes = b"",
+        needed: frozenset[str] = frozenset(),
+        also: Transaction | None = None,
+    ) -> KeptManifest:
+        """Do the first half of `establish`: nobody frees anything yet."""
+        before = self._manifests.get_kept(manifest.key)
+        kept = await self._manifests.store_own(manifest, put_id=put_id, also=also)
+        return await self.make_safe(kept, put_id=put_id, needed=needed, before=before)
+
+    async def make_safe(
+        self,
+        kept: KeptManifest,
+        *,
+        put_id: bytes = b"",
+        needed: frozenset[str] = frozenset(),
+        before: Manifest | None = None,
+    ) -> KeptManifest:
+        """Have a manifest that is on disk here kept by most guardians, of those before as well, and by `needed`."""
+        others = self._others(kept.manifest)
+        guardians = [kept.manifest.guardians]
+        if before is not None and set(before.guardians) != set(kept.manifest.guardians):
+            guardians.append(before.guardians)
+            others |= set(before.guardians) - {self._own_peer_id}
+        keeping = await self.tell(kept.signed, others, put_id=put_id)
+        keeping.add(self._own_peer_id)
+        if not needed <= keeping or not all(is_majority(keeping, group) for group in guardians):
+            names = ", ".join(sorted(map(self._membership.name_of, others - keeping)))
+            raise NotEnoughPeers(
+                "a change of a matrix could not be made safe",
+                why=f"no answer came from {names}; all that it gives copies to and most guardians have to keep it",
+                hint="Try again when they are back.",
+            )
+        return kept
+
+    async def finish(
+        self,
+        kept: KeptManifest,
+        *,
+        beside: Iterable[str] = (),
+        claim: bytes = b"",
+    ) -> set[str]:
+        """Note that a manifest is established, here and elsewhere; return the peers that know it.
+
+        Those that cannot be told now learn it from the claims of its names, whose seq rises with it.
+
+        Args:
+            beside: peers that the one before named.
+            claim: a name to be kept and told with it.
+        """
+        manifest = kept.manifest
+        await self._manifests.establish(manifest.key, manifest.order)
+        if not manifest.removed:
+            self._raise_claims(manifest)
+        others = self._others(manifest) | (set(beside) - {self._own_peer_id})
+        return await self.tell(kept.signed, others, claim=claim, established=True)
+
+    async def tell(
+        self,
+        signed: wire.SignedManifest,
+        peers: Iterable[str],
+        *,
+        put_id: bytes = b"",
+        claim: bytes = b"",
+        established: bool = False,
+    ) -> set[str]:
+        """Give a manifest, and the name that goes with it, to peers at once; return those that have it on disk."""
+        keeping: set[str] = set()
+
+        async def tell_one(peer_id: str) -> None:
+            request = wire.StoreManifestRequest(manifest=signed, put_id=put_id, established=established)
+            if claim:
+                request.claim.ParseFromString(claim)
+            try:
+                deadline = monotonic_s() + TELL_TIMEOUT_S
+                await self._sessions.call(peer_id, STORE_MANIFEST, request, deadline=deadline)
+            except SedmadError as error:
+                log.warning("manifest_not_told", peer=peer_id, why=str(error))
+            else:
+                keeping.add(peer_id)
+
+        async with trio.open_nursery() as nursery:
+            for peer_id in peers:
+                if self._membership.state_of(peer_id) != "dead":
+                    nursery.start_soon(tell_one, peer_id)
+        return keeping
+
+    def _raise_claims(self, manifest: Manifest) -> None:
+        """Have gossip say where the names of a matrix of ours stand now."""
+        key = manifest.key
+        for claim in self._membership.core.directory.naming(key.matrix_digest, key.first_owner):
+            if (claim.epoch, claim.seq) < manifest.order:
+                self._membership.publish_claim(claim_for(claim, manifest))
+
+    def _others(self, manifest: Manifest) -> set[str]:
+        return {*manifest.guardians, *manifest.holders} - {self._own_peer_id}
+
+
+def key_of(claim: Claim) -> ManifestKey:
+    """Return which matrix a name stands for."""
+    return ManifestKey(claim.matrix_digest, claim.first_owner)
+
+
+def claim_for(claim: Claim, manifest: Manifest) -> Claim:
+    """Return a name's claim as the owner of a newer manifest of its matrix makes it."""
+    return replace(
+        claim,
+        owner=manifest.owner,
+        epoch=manifest.epoch,
+        seq=manifest.seq,
+        guardians=tuple(short_id(peer_id) for peer_id in manifest.guardians),
+        wall_time_s=wall_time_s(),
+    )
+
+
+def is_majority(peers: Iterable[str], guardians: Iterable[str]) -> bool:
+    """Whether these peers are more than half of the guardians."""
+    group = set(guardians)
+    return 2 * len(group.intersection(peers)) > len(group)
