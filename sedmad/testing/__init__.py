@@ -8,7 +8,9 @@
 
 `simulator.py` has the clock, `network.py` the messages, `node.py` drives any core of the common shape;
 `faults.py` and `weather.py` say what goes wrong. `mesh.py` puts membership cores into it, `swarm.py` runs
-them by the hundred, and `scenario.py` reads the stories under tests/core/scenarios.
+them by the hundred, and `scenario.py` reads the stories under tests/core/scenarios. `guardian.py` and
+`member.py` put ownership cores into it, `ledger.py` watches them, `ownership_swarm.py` runs them by the
+hundred, and `ownership_model.py` explores small ones to the end by `exploration.py`.
 """
 
 from __future__ import annotations
