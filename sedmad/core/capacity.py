@@ -66,6 +66,10 @@ class CapacityLedger:
     def disk(self) -> Usage:
         return Usage(self._disk_pledged_bytes, self._used[1], self._reserved[1])
 
+    def pledge_memory(self, pledged_bytes: int) -> None:
+        """Change the pledge of memory; what is held above a lower one stays counted until it is released."""
+        self._memory_pledged_bytes = pledged_bytes
+
     def __contains__(self, key: object) -> bool:
         return key in self._entries
 

@@ -13,7 +13,8 @@ RENDEZVOUS_CANDIDATES = 64
 NEAREST_CANDIDATES = 32
 """Candidates by round-trip time, since a near node is worth more than any hash can know."""
 
-_GUARDIAN_COUNTS = (5, 3, 1)  # odd, so that a majority survives as many losses as possible; five outlive two
+GUARDIAN_COUNTS = (5, 3, 1)
+"""Odd, so that a majority survives as many losses as possible; five outlive two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Offer:
     """How long a product waits there before it runs."""
     memory_pledged_bytes: int = 0
     """0 if unknown: then fullness does not count against the node."""
+    memory_short_bytes: int = 0
+    """Resident copies that manifests give the node, and that its pledge has no room for now."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """`zone` names what fails together: copies go to different ones where possible."""
     draining: bool = False
@@ -68,7 +71,7 @@ def guardians(owner: str, offers: Sequence[Offer]) -> tuple[str, ...]:
         (offer for offer in offers if offer.peer_id != owner and not offer.draining),
         key=lambda offer: (offer.rtt_s, offer.peer_id),
     )
-    count = next(count for count in _GUARDIAN_COUNTS if count <= len(near) + 1)
+    count = next(count for count in GUARDIAN_COUNTS if count <= len(near) + 1)
     zones = {offer.zone for offer in offers if offer.peer_id == owner and offer.zone}
     chosen: list[Offer] = []
     while len(chosen) < count - 1:
