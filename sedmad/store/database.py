@@ -11,17 +11,23 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
+import structlog
 import trio
 
 from sedmad.errors import BytesCorrupt, DiskFull, LocalError, Overloaded, SedmadError, StoreUnusable
-from sedmad.store.disk import disk_space, fsync_directory
+from sedmad.store import snapshots
+from sedmad.store.disk import fsync_directory
 from sedmad.store.schema import MIGRATIONS, Migration, migrate
+from sedmad.store.snapshots import Changes
+from sedmad.store.sqlite_errors import typed_error
+
+log = structlog.get_logger("sedmad.database")
 
 T = TypeVar("T")
 # What transactions are given, named here so that other rooms can write them without importing sqlite3.
@@ -61,10 +67,21 @@ class Database:
 
     A transaction is a function of the connection: it may be run on any thread, must not commit or roll back
     by itself, and must be quick, because all others wait for it.
+
+    Attributes:
+        restored_from: where the database was damaged and its snapshot was taken up, or an empty one: the damaged
+            file. What this node promised, kept and held since is not in the tables then. Until `reconciled` it
+            must free no bytes that the tables do not name, give no promise, and write no manifest before it
+            asked others for newer ones.
+        damage: what a statement found damaged since it was opened; the next start takes up the snapshot.
+        changes: the commits since it was opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.restored_from: Path | None = None
+        self.damage: BytesCorrupt | None = None
+        self.changes = Changes()
         self._waiting: deque[_Request[Any]] = deque()
         self._turn = trio.Lock()
         self._write_thread = trio.CapacityLimiter(1)
@@ -111,8 +128,15 @@ class Database:
         return await trio.to_thread.run_sync(self._read, query, limiter=self._read_thread)
 
     def open(self, migrations: Sequence[Migration]) -> None:
-        """Open both connections and migrate; for a worker thread, once."""
+        """Open both connections and migrate, restored first where it is damaged; for a worker thread, once."""
         with self._translating_errors():
+            snapshots.finish(self.path)
+            if fault := self._fault():
+                damaged = snapshots.restore(self.path, migrations)
+                log.error("database_damaged", path=str(self.path), why=fault, kept_as=str(damaged))
+            restored = snapshots.restored_path(self.path)
+            if restored.exists():
+                self.restored_from = self.path.with_name(restored.read_text())
             self._create_file()
             self._writer = self._connect()
             self._writer.execute("PRAGMA journal_mode = WAL")
@@ -122,6 +146,27 @@ class Database:
             fsync_directory(self.path.parent)
             self._reader = self._connect()
             self._reader.execute("PRAGMA query_only = ON")
+
+    async def read_snapshot(self, query: Transaction[T]) -> T | None:
+        """Return what a query finds in the snapshot, None without one that can be read."""
+        return await trio.to_thread.run_sync(snapshots.read, self.path, query)
+
+    async def distrust(self) -> None:
+        """Note that rows were found damaged and left out: until `reconciled`, it is as if all were restored."""
+        await trio.to_thread.run_sync(snapshots.distrust, self.path, limiter=self._write_thread)
+        self.restored_from = self.path
+
+    async def reconciled(self) -> None:
+        """Note that this node has learned from others what the tables lacked since they were restored."""
+        await trio.to_thread.run_sync(self._forget_restoring, limiter=self._write_thread)
+        self.restored_from = None
+
+    async def snapshot(self) -> float:
+        """Write the snapshot anew, beside reads and writes; return the seconds that it took.
+
+        Raises BytesCorrupt when the database turns out damaged, DiskFull; the snapshot before stays.
+        """
+        return await trio.to_thread.run_sync(self._snapshot)
 
     async def close(self) -> None:
         """Close both connections after what waits by now; a later use raises LocalError."""
@@ -148,9 +193,16 @@ class Database:
             for request in group:
                 if request.error is None:
                     request.error = self._undone(error)
+            self._make_room(error)
         finally:
             for request in group:
                 request.finished = True
+
+    def _make_room(self, error: BaseException) -> None:
+        """Merge the log, which may be what fills the disk: SQLite does so after a commit only."""
+        if isinstance(error, DiskFull) and self._writer is not None:
+            with suppress(sqlite3.Error):
+                self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _run(self, connection: sqlite3.Connection, group: list[_Request[Any]]) -> None:
         durable = any(request.durable for request in group)
@@ -160,6 +212,7 @@ class Database:
             for request in group:
                 self._apply(connection, request)
             connection.execute("COMMIT")
+            self.changes = Changes(self.changes.commits + 1, self.changes.durable_commits + durable)
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -186,6 +239,21 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
 
+    def _fault(self) -> str:
+        """Return what is wrong with the file, empty when it is sound or new."""
+        if not self.path.exists() or not self.path.stat().st_size:
+            return "It is empty or gone." if snapshots.snapshot_path(self.path).exists() else ""
+        with closing(self._connect()) as connection:
+            return snapshots.fault_of(connection)
+
+    def _snapshot(self) -> float:
+        with self._translating_errors():
+            return snapshots.take(self.path)
+
+    def _forget_restoring(self) -> None:
+        snapshots.restored_path(self.path).unlink(missing_ok=True)
+        fsync_directory(self.path.parent)
+
     def _create_file(self) -> None:
         # SQLite gives its -wal and -shm files the mode of this one.
         try:
@@ -197,9 +265,12 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         # The threads take turns; isolation_level=None leaves BEGIN and COMMIT to us.
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
+        # A damaged text is no reason to read nothing of its table.
+        connection.text_factory = lambda data: data.decode(errors="replace")
+        return connection
 
     def _connected(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
         if connection is None:
@@ -221,34 +292,12 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            typed = self._typed(error)
+            typed = typed_error(error, self.path)
             if typed is None:
                 raise
+            if isinstance(typed, BytesCorrupt):
+                self.damage = typed
             raise typed from error
-
-    def _typed(self, error: sqlite3.Error) -> SedmadError | None:
-        """Return what the disk did in our words, or None for a fault of the statement."""
-        match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-            case sqlite3.SQLITE_FULL:
-                free_bytes = disk_space(self.path.parent).free_bytes
-                return DiskFull(
-                    f"The database {self.path} cannot grow", why=f"{error}; {free_bytes:,} bytes are free."
-                )
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                return BytesCorrupt(
-                    f"The database {self.path} is damaged",
-                    why=str(error),
-                    hint="Restore it from a backup, or move it away and let the node join again.",
-                )
-            case (
-                sqlite3.SQLITE_IOERR
-                | sqlite3.SQLITE_CANTOPEN
-                | sqlite3.SQLITE_BUSY
-                | sqlite3.SQLITE_PERM
-                | sqlite3.SQLITE_READONLY
-            ):
-                return StoreUnusable(f"The database {self.path} cannot be used", why=str(error))
-        return None
 
     def _undone(self, error: BaseException) -> SedmadError:
         """Return the error for one transaction of a group that failed; tasks must not share an instance."""
@@ -269,7 +318,8 @@ class Database:
 async def open_database(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> AsyncIterator[Database]:
     """Open the database at `path`, made with mode 0600 when it is missing, for the length of the block.
 
-    Raises StoreUnusable (written by a newer sedmad, not permitted), BytesCorrupt (damaged), DiskFull.
+    A damaged one is put aside and its snapshot taken up, see `Database.restored_from`. Raises StoreUnusable (written
+    by a newer sedmad, not permitted), DiskFull.
     """
     database = Database(path)
     try:

@@ -1,4 +1,4 @@
-"""The file system under the store: its space, its errors, and names that survive a power cut."""
+"""The file system under the store: its space and what of it stays free, its errors, names that survive a power cut."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sedmad.errors import DiskFull
+from sedmad.errors import DiskFull, StoreUnusable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+# Manifests, tombstones and the database's log must still be written when there is no room for another copy: the log
+# takes up to 16 MiB, a checkpoint and a snapshot the size of the tables. A small disk spares a twentieth.
+RESERVE_BYTES = 64 << 20
+RESERVE_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,16 @@ class DiskSpace:
 
     total_bytes: int
     free_bytes: int
+
+    @property
+    def reserve_bytes(self) -> int:
+        """What no blob may take."""
+        return min(RESERVE_BYTES, int(RESERVE_SHARE * self.total_bytes))
+
+    @property
+    def room_bytes(self) -> int:
+        """What blobs may still take."""
+        return max(0, self.free_bytes - self.reserve_bytes)
 
 
 def disk_space(path: Path) -> DiskSpace:
@@ -37,16 +52,34 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def require_room(path: Path, needed_bytes: int) -> None:
+    """Raise DiskFull, with the arithmetic, when `needed_bytes` more on the disk of `path` would touch the reserve."""
+    space = disk_space(path)
+    if needed_bytes > space.room_bytes:
+        raise _full(path, needed_bytes, space)
+
+
 @contextmanager
 def writing(path: Path, needed_bytes: int) -> Iterator[None]:
-    """Turn 'no space left' and 'quota exceeded' inside the block into DiskFull with both figures."""
+    """Turn errors of the disk inside the block into typed ones that name the directory of `path`.
+
+    Raises DiskFull for 'no space left' and 'quota exceeded', with the arithmetic; StoreUnusable for all others.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        free_bytes = disk_space(path.parent).free_bytes
-        raise DiskFull(
-            f"The disk under {path.parent} is full",
-            why=f"{needed_bytes:,} bytes are needed, {free_bytes:,} are free ({error.strerror}).",
+        if error.errno in _FULL:
+            raise _full(path.parent, needed_bytes, disk_space(path.parent), str(error.strerror)) from error
+        raise StoreUnusable(
+            f"The disk under {path.parent} cannot be written",
+            why=f"{error.strerror or error}.",
+            hint="The disk may be failing: see the log of the system.",
         ) from error
+
+
+def _full(directory: Path, needed_bytes: int, space: DiskSpace, told: str = "") -> DiskFull:
+    return DiskFull(
+        f"The disk under {directory} is full",
+        why=f"{needed_bytes:,} bytes are needed, {space.free_bytes:,} are free, of which {space.reserve_bytes:,} stay"
+        f" free for what must be written in any case{f' ({told})' if told else ''}.",
+    )

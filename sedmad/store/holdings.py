@@ -13,7 +13,11 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import structlog
+
 from sedmad.errors import LocalError, Overloaded
+
+log = structlog.get_logger("sedmad.holdings")
 
 # 8 TiB in partitions of 8 MiB; the rows are read into memory at start.
 MAX_HOLDINGS = 1 << 20
@@ -109,14 +113,18 @@ def release(
 
 
 def load(connection: sqlite3.Connection) -> list[Holding]:
-    """Return all holdings, by group and index."""
+    """Return all holdings, by group and index; one that is damaged is left out and said."""
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM holding ORDER BY group_key, partition_index"  # noqa: S608 - our own columns
     )
-    return [
-        Holding(group_key, index, digest, Kind(kind), size_bytes, State(state))
-        for group_key, index, digest, kind, size_bytes, state in rows
-    ]
+    found = []
+    for group_key, index, digest, kind, size_bytes, state in rows:
+        try:
+            found.append(Holding(group_key, index, digest, Kind(kind), size_bytes, State(state)))
+        except ValueError as error:
+            # A flipped bit of a value leaves the table sound. The copy is lost, and is taken again as others are.
+            log.error("holding_damaged", partition=index, digest=digest.hex()[:16], why=str(error))
+    return found
 
 
 def _indices(connection: sqlite3.Connection, group_key: bytes) -> list[int]:

@@ -127,6 +127,11 @@ def load(connection: sqlite3.Connection) -> list[StoredManifest]:
     return [_manifest(row) for row in rows]
 
 
+def drop(connection: sqlite3.Connection, key: ManifestKey) -> None:
+    """Forget a manifest whose bytes are damaged, so that the same one may come again; nothing else ends one so."""
+    connection.execute("DELETE FROM manifest WHERE matrix_digest = ? AND first_owner = ?", _of(key))
+
+
 def bury(connection: sqlite3.Connection, tombstone: StoredTombstone) -> None:
     """Delete the manifest of a key and keep its tombstone; the same one again changes nothing.
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import trio
 
-from sedmad.errors import BytesCorrupt, LocalError
+from sedmad.errors import BytesCorrupt, LocalError, StoreUnusable
 from sedmad.store.digests import CHUNK_BYTES, PartitionHasher, chunk_digest
-from sedmad.store.disk import writing
+from sedmad.store.disk import require_room, writing
 
 TEMPORARY_SUFFIX = ".part"
 
@@ -44,6 +44,7 @@ class BlobWriter:
         self._offset = 0
         self._flushed = 0
         self._committed = False
+        self._unsafe = False
 
     @property
     def offset(self) -> int:
@@ -67,19 +68,25 @@ class BlobWriter:
             expected_chunk_digest: then `data` must be exactly the next chunk, and is checked before it is
             written.
 
-        Raises BytesCorrupt when the digest differs or more bytes come than announced, and DiskFull: `offset`
-        stays as it was, and the right bytes may follow.
+        Raises BytesCorrupt when the digest differs or more bytes come than announced, DiskFull, StoreUnusable:
+        `offset` stays as it was, and the right bytes may follow.
         """
         await trio.to_thread.run_sync(self._write, data, expected_chunk_digest, limiter=self._limiter)
 
     async def commit(self, expected_digest: bytes | None = None) -> bytes:
         """Make the blob durable under its digest, which is returned; a blob that exists already is kept.
 
-        Raises BytesCorrupt when bytes are missing or the digest is not the expected one, and DiskFull.
+        Raises BytesCorrupt when bytes are missing or the digest is not the expected one, DiskFull, StoreUnusable.
         """
         digest = await trio.to_thread.run_sync(self._commit, expected_digest, limiter=self._limiter)
         self._committed = True
         return digest
+
+    def rewind(self) -> None:
+        """Forget what was written: other bytes may follow from the first one on."""
+        self._hasher = PartitionHasher()
+        self._offset = self._flushed = 0
+        self._unsafe = False
 
     def discard(self) -> None:
         """Close the file and delete what `commit` did not put in place; for a worker thread."""
@@ -87,6 +94,7 @@ class BlobWriter:
         self._path.unlink(missing_ok=True)
 
     def _write(self, data: bytes | memoryview, expected_chunk_digest: bytes | None) -> None:
+        self._refuse_when_unsafe()
         view = memoryview(data).cast("B")
         if self._offset + len(view) > self.size_bytes:
             raise BytesCorrupt(
@@ -121,10 +129,25 @@ class BlobWriter:
             position += written
             view = view[written:]
         if position - self._flushed >= FLUSH_BYTES:
-            os.fdatasync(self._descriptor)
+            self._flush(os.fdatasync)
             self._flushed = position
 
+    def _flush(self, flush: Callable[[int], None]) -> None:
+        try:
+            flush(self._descriptor)
+        except OSError:
+            # The kernel drops pages that it could not write and tells it once: the next flush would succeed.
+            self._unsafe = True
+            raise
+
+    def _refuse_when_unsafe(self) -> None:
+        if self._unsafe:
+            raise StoreUnusable(
+                f"What was written below {self._path.parent} did not reach the disk", hint="Begin it again."
+            )
+
     def _commit(self, expected_digest: bytes | None) -> bytes:
+        self._refuse_when_unsafe()
         if self._offset != self.size_bytes:
             raise BytesCorrupt(
                 "A partition has fewer bytes than announced",
@@ -137,7 +160,7 @@ class BlobWriter:
                 why=f"Their digest is {digest.hex()}, not {expected_digest.hex()}.",
             )
         with writing(self._path, self.size_bytes):
-            os.fsync(self._descriptor)
+            self._flush(os.fsync)
             self._place(self._path, digest, self.size_bytes)
         return digest
 
@@ -145,10 +168,12 @@ class BlobWriter:
 def create_temporary(directory: Path, size_bytes: int) -> tuple[int, Path]:
     """Make a temporary file of mode 0600 at its full size; return its descriptor and path.
 
-    For a worker thread. Raises DiskFull now, before a byte is moved, and leaves nothing.
+    For a worker thread, one at a time. Raises DiskFull now, before a byte is moved, and leaves nothing; also when
+    less than the reserve would stay free.
     """
     path = directory / f"{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
     with writing(path, size_bytes):
+        require_room(directory, size_bytes)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, size_bytes)

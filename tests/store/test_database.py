@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -326,24 +327,19 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-async def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    path.write_bytes(b"this is not a database, whatever its name says" * 200)
-    with pytest.raises(BytesCorrupt, match="is damaged"):
-        async with open_database(path):
-            pass
-
-
-async def test_damage_found_later_is_named_too(tmp_path: Path) -> None:
+async def test_damage_found_by_a_statement_is_named_and_noted(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     async with open_database(path, TABLE) as database:
         await database.write(lambda c: [insert(c, f"{n:04}" * 50) for n in range(1000)])
-    with path.open("r+b") as file:
-        file.seek(2 * 4096)
-        file.write(os.urandom(40 * 4096))
-    async with open_database(path, TABLE) as database:
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with path.open("r+b") as file:
+            file.seek(2 * 4096)
+            file.write(os.urandom(40 * 4096))
+        assert database.damage is None
         with pytest.raises(BytesCorrupt, match="is damaged"):
-            await database.read(words)
+            await database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall() and words(c))
+        assert database.damage is not None
 
 
 async def test_a_path_that_cannot_be_opened_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 from hypothesis import strategies as st
@@ -35,17 +36,36 @@ class ManifestsMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.connection.close()
 
-    @rule(key=keys, epoch=numbers, seq=numbers, signed=st.sampled_from([b"x", b"y"]), roles=roles)
-    def put(self, key: ManifestKey, epoch: int, seq: int, signed: bytes, roles: Role) -> None:
-        manifest = StoredManifest(key, epoch, seq, signed, roles)
+    @rule(
+        key=keys,
+        epoch=numbers,
+        seq=numbers,
+        signed=st.sampled_from([b"x", b"y"]),
+        roles=roles,
+        established=st.booleans(),
+    )
+    def put(
+        self, key: ManifestKey, epoch: int, seq: int, signed: bytes, roles: Role, established: bool
+    ) -> None:
+        manifest = StoredManifest(key, epoch, seq, signed, roles, established)
         kept = self.model.get(key)
         again = isinstance(kept, StoredManifest) and (kept.order, kept.signed) == (manifest.order, signed)
         if kept is None or kept.order < manifest.order or again:
             manifests.put(self.connection, manifest)
+            if again and isinstance(kept, StoredManifest):
+                manifest = replace(manifest, established=established or kept.established)
             self.model[key] = manifest
         else:
             with pytest.raises(StaleManifest):
                 manifests.put(self.connection, manifest)
+
+    @rule(key=keys, epoch=numbers, seq=numbers)
+    def establish(self, key: ManifestKey, epoch: int, seq: int) -> None:
+        kept = self.model.get(key)
+        known = isinstance(kept, StoredManifest) and kept.order == (epoch, seq)
+        assert manifests.establish(self.connection, key, (epoch, seq)) == known
+        if isinstance(kept, StoredManifest) and known:
+            self.model[key] = replace(kept, established=True)
 
     @rule(key=keys, epoch=numbers, seq=numbers, created_s=st.floats(0, 2 * TOMBSTONE_LIFE_S))
     def bury(self, key: ManifestKey, epoch: int, seq: int, created_s: float) -> None:
