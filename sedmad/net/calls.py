@@ -7,7 +7,6 @@ sender and nobody else.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,8 @@ import trio
 from google.protobuf.message import Message
 
 from sedmad.errors import DeadlineExceeded, ProtocolViolation, SedmadError
-from sedmad.wire.calls import EVENTS_MAX, RequestData, ResponseData, ResponseReceived
+from sedmad.net.inbox import Inbox
+from sedmad.wire.calls import RequestData, ResponseData, ResponseReceived
 from sedmad.wire.frame import PAYLOAD_BYTES_MAX, Buffer, flat
 from sedmad.wire.status import to_error
 
@@ -51,9 +51,7 @@ class OutgoingCall:
         self.method = method
         self.response: bytes | None = None
         self._unconsumed_bytes = 0
-        self._send, self._receive = trio.open_memory_channel[ResponseData | ResponseReceived | SedmadError](
-            math.inf
-        )
+        self._arrived: Inbox[ResponseData | ResponseReceived | SedmadError] = Inbox()
 
     @property
     def is_open(self) -> bool:
@@ -67,8 +65,9 @@ class OutgoingCall:
             ProtocolViolation: more waits here than anybody may send.
         """
         if isinstance(event, ResponseData):
-            _check_waiting(self._receive)
-        self._send.send_nowait(event)
+            self._arrived.put_one_of_many(event)
+        else:
+            self._arrived.put(event)
 
     async def send(
         self, payload: Buffer, offset: int, *, end: bool = False, payload_digest: bytes = b""
@@ -102,7 +101,7 @@ class OutgoingCall:
         self._unconsumed_bytes = 0
         if self.response is not None:
             raise StopAsyncIteration
-        event = await self._receive.receive()
+        event = await self._arrived.take()
         if isinstance(event, SedmadError):
             raise event
         if isinstance(event, ResponseData):
@@ -166,6 +165,11 @@ class IncomingCall:
     def remote(self) -> str:
         """Peer id of the asker; "" on the control socket."""
         return self.channel.remote
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole request has arrived."""
+        return self._chunks.complete
 
     @property
     def is_open(self) -> bool:
@@ -243,11 +247,12 @@ class _RequestChunks:
         self._call = call
         self._unconsumed_bytes = 0
         self._ended = False
-        self._send, self._receive = trio.open_memory_channel[RequestData](math.inf)
+        self.complete = False
+        self._arrived: Inbox[RequestData] = Inbox()
 
     def deliver(self, event: RequestData) -> None:
-        _check_waiting(self._receive)
-        self._send.send_nowait(event)
+        self.complete = event.end
+        self._arrived.put_one_of_many(event)
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
         return self
@@ -259,17 +264,11 @@ class _RequestChunks:
             self._unconsumed_bytes = 0
             if self._ended:
                 raise StopAsyncIteration
-            event = await self._receive.receive()
+            event = await self._arrived.take()
             self._ended = event.end
             self._unconsumed_bytes = len(event.payload)
             if len(event.payload):
                 return Chunk(event.offset, event.payload, event.payload_digest)
-
-
-def _check_waiting(receive: trio.MemoryReceiveChannel[Any]) -> None:
-    """Credit bounds the payload that waits for whoever reads a call; this bounds the frames."""
-    if receive.statistics().current_buffer_used >= EVENTS_MAX:
-        raise ProtocolViolation("the peer sent more than may wait", why=f"{EVENTS_MAX} frames of one call")
 
 
 def _misfit(received_bytes: int, expected_bytes: int) -> ProtocolViolation:

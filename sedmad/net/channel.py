@@ -78,6 +78,17 @@ class Channel:
         """Whether something waits for the writer."""
         return len(self._outbox) > 0
 
+    @property
+    def incoming_count(self) -> int:
+        """Calls of the other side that are under way here."""
+        return len(self._incoming)
+
+    def end_requests(self) -> None:
+        """The other side sends nothing more: cancel its calls whose requests are not complete."""
+        for call in self._incoming.values():
+            if not call.is_complete:
+                call.scope.cancel()
+
     async def serve(self) -> None:
         """Run handlers for the other side's calls until cancelled."""
         await self._handlers.serve()
@@ -177,9 +188,11 @@ class Channel:
 
     # What the driver calls.
 
-    def take(self, allowed: Priority = Priority.BULK) -> Frame | None:
-        """Return the next frame to write, or None."""
-        frame = self._outbox.take(allowed)
+    def take(
+        self, allowed: Priority = Priority.BULK, bulk_payload_bytes_max: int = PAYLOAD_BYTES_MAX
+    ) -> Frame | None:
+        """Return the next frame to write, or None; longer chunks of bulk leave in several frames."""
+        frame = self._outbox.take(allowed, bulk_payload_bytes_max)
         if frame is None:
             if self._frames_waiting.is_set():
                 self._frames_waiting = trio.Event()

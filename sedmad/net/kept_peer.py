@@ -9,7 +9,11 @@ import trio
 
 BACKOFF_S_MIN = 0.25
 BACKOFF_S_MAX = 15.0
-# A stream that lived this long was no failure: the next one is dialled at once.
+# While calls wait for a session to go on, and its dials are cut as well.
+RESUMING_BACKOFF_S_MAX = 1.0
+# A stream that carried the session this long was no failure: connections are cut, and the next one is dialled soon.
+CARRIED_S = 0.25
+# After one that carried it this long, at once.
 STABLE_S = 10.0
 
 
@@ -35,13 +39,19 @@ class KeptPeer:
         self.addresses = addresses
         self._moved.set()
 
-    async def back_off(self, lived_s: float, rng: random.Random) -> None:
-        """Wait before the next attempt after one that lived so long, or until the addresses change."""
-        if lived_s >= STABLE_S:
-            self._failures = 0
+    async def back_off(self, carried_s: float, rng: random.Random, *, resuming: bool) -> None:
+        """Wait before the next attempt, or until the addresses change.
+
+        Args:
+            carried_s: how long the last attempt's stream carried the session; 0 where it came to none.
+            rng: jitter.
+            resuming: whether there is a session that can go on.
+        """
+        self._failures = 0 if carried_s >= CARRIED_S else self._failures + 1
+        if carried_s >= STABLE_S:
             return
-        self._failures += 1
-        delay_s = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2 ** min(self._failures, 10))
+        longest_s = RESUMING_BACKOFF_S_MAX if resuming else BACKOFF_S_MAX
+        delay_s = min(longest_s, BACKOFF_S_MIN * 2 ** min(self._failures, 10))
         with trio.move_on_after(delay_s * rng.uniform(0.5, 1.0)):
             await self._moved.wait()
         self._moved = trio.Event()

@@ -108,6 +108,16 @@ class NoiseSession(SecureSession):
         while self._unsent:
             self._unsent = self._unsent[await self._stream.send_some(self._unsent) :]
 
+    def flush_now(self) -> bool:
+        """Send what is sealed as far as it goes without waiting; return whether all of it went.
+
+        Raises:
+            ConnectionClosedError: the connection broke.
+        """
+        if self._unsent:
+            self._unsent = self._unsent[self._stream.send_now(self._unsent) :]
+        return not self._unsent
+
     async def read(self, n: int | None = None) -> bytes:
         """Return up to n bytes of plaintext: how libp2p negotiates the muxer."""
         while not self._opened and n != 0:

@@ -18,13 +18,14 @@ from sedmad.net.hello import send_hello
 from sedmad.net.stream import ByteStream
 from sedmad.wire.frame import Buffer, Frame, FrameDecoder, Priority, encode
 from sedmad.wire.messages import SessionHello
+from sedmad.wire.pacing import SLOWEST_BYTES_PER_S
 from sedmad.wire.resend import ResendWindow
 
 log = structlog.get_logger("sedmad.net")
 
 # Every session is probed once a second: silence this long means a connection that nobody holds any more.
 SILENCE_S = 15.0
-# The other side has stopped reading.
+# The other side has stopped reading, where it takes less than SLOWEST_BYTES_PER_S for so long.
 WRITE_STALL_S = 10.0
 # Giving up a stream is a matter of a frame; it must not hold a session that ends.
 RESET_S = 2.0
@@ -50,6 +51,7 @@ class Session:
         stream: what carries it now; None if nothing does.
         opened_here: whether this side opened that stream.
         carried_since: since when, on trio's clock.
+        heard_at: when something arrived last.
         detached_at: since when no stream carries it; None while one does.
         detached: set while no stream carries it.
     """
@@ -65,10 +67,13 @@ class Session:
         self.stream: ByteStream | None = None
         self.opened_here = False
         self.carried_since = float("-inf")
+        self.heard_at = float("-inf")
         self.detached_at: float | None = trio.current_time()
         self.detached = trio.Event()
         self.detached.set()
         self._serving = trio.CancelScope()
+        # Set where something has arrived that was not acknowledged yet.
+        self._untold = trio.Event()
         # Around what the present stream does.
         self._scope = trio.CancelScope()
 
@@ -120,6 +125,7 @@ class Session:
             with scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write, stream, scope, answer() if answer else None)
+                    nursery.start_soon(self._acknowledge)
                     await self._read(stream, scope)
         except* NodeUnreachable as group:
             log.debug("stream_broken", peer=self.peer_id, why=str(first_known(group)))
@@ -149,25 +155,49 @@ class Session:
     def _release(self) -> None:
         self.stream = None
         self.detached_at = trio.current_time()
+        log.info(
+            "stream_ended",
+            peer=self.peer_id,
+            session=f"{self.window.session_id:016x}",
+            carried_s=round(self.detached_at - self.carried_since, 3),
+            # Of the session so far: what its streams took with them costs the difference.
+            sent_bytes=self.window.sent_bytes,
+            resent_bytes=self.window.resent_bytes,
+        )
         self.detached.set()
         self._on_link(False)
 
     async def _read(self, stream: ByteStream, scope: trio.CancelScope) -> None:
         decoder = FrameDecoder()
-        while True:
-            with trio.move_on_after(SILENCE_S):
-                data = b""
+        with trio.CancelScope() as silence:
+            while True:
+                self.heard_at = trio.current_time()
+                silence.deadline = self.heard_at + SILENCE_S
                 data = await stream.receive_some(READ_BYTES)
-            # What was read at the moment when another stream took over counts as lost; it comes again there.
-            if not data or scope.cancel_called:
-                scope.cancel()
-                return
-            for frame in decoder.receive_data(data):
-                if self.window.accept(frame, trio.current_time()):
-                    self.channel.deliver(frame)
-            # The writer has an acknowledgement to send, or room for more bulk.
-            if self.window.next_timeout() is not None or self.channel.has_frames:
-                self.channel.wake()
+                # What was read at the moment when another stream took over counts as lost; it comes again there.
+                if not data or scope.cancel_called:
+                    break
+                for frame in decoder.receive_data(data):
+                    if self.window.accept(frame, trio.current_time()):
+                        self.channel.deliver(frame)
+                due = self.window.next_timeout()
+                if self.channel.has_frames or (due is not None and due <= trio.current_time()):
+                    # There is room for more bulk, or an acknowledgement to send.
+                    self.channel.wake()
+                elif due is not None:
+                    self._untold.set()
+        scope.cancel()
+
+    async def _acknowledge(self) -> None:
+        """Wake the writer when an acknowledgement is due that rode on nothing else."""
+        while True:
+            await self._untold.wait()
+            self._untold = trio.Event()
+            while (due := self.window.next_timeout()) is not None:
+                if due <= trio.current_time():
+                    self.channel.wake()
+                    break
+                await trio.sleep_until(due)
 
     async def _write(self, stream: ByteStream, scope: trio.CancelScope, answer: SessionHello | None) -> None:
         if answer is not None:
@@ -175,9 +205,14 @@ class Session:
         while True:
             pieces = self._next_pieces()
             if not pieces:
-                await self._wait()
+                await self.channel.wait_for_frames()
                 continue
-            with trio.move_on_after(WRITE_STALL_S) as stall:
+            if stream.send_now(pieces):
+                if self.channel.has_frames:
+                    await trio.lowlevel.checkpoint()
+                continue
+            limit_s = WRITE_STALL_S + sum(map(len, pieces)) / SLOWEST_BYTES_PER_S
+            with trio.move_on_after(limit_s) as stall:
                 await stream.send_all(pieces)
             if stall.cancelled_caught:
                 scope.cancel()
@@ -198,14 +233,11 @@ class Session:
             return self.window.stamp(frame, now)
         if (frame := self.window.next_replay()) is not None:
             return frame
-        if (frame := self.channel.take(self.window.allowed())) is not None:
+        if (
+            frame := self.channel.take(self.window.allowed(), self.window.bulk_payload_bytes_max)
+        ) is not None:
             return self.window.stamp(frame, now)
         return self.window.acknowledgement(now)
-
-    async def _wait(self) -> None:
-        timeout = self.window.next_timeout()
-        with trio.CancelScope(deadline=float("inf") if timeout is None else timeout):
-            await self.channel.wait_for_frames()
 
     def close(self) -> None:
         """End the session: the peer is gone, or this node stops."""

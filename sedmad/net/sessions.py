@@ -28,6 +28,7 @@ from sedmad.errors import (
 )
 from sedmad.net.certificates import VerifiedCertificate
 from sedmad.net.channel import Channel
+from sedmad.net.dialling import Dialler
 from sedmad.net.hello import SESSION_PROTOCOL, receive_hello, refuse, send_hello
 from sedmad.net.host import PeerHost
 from sedmad.net.kept_peer import KeptPeer
@@ -44,14 +45,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("sedmad.net")
 
-# A full mesh is 32 nodes; members that come in beyond that are refused long before memory matters (60 kB
-# each).
+# A full mesh is 32 nodes; members that come in beyond that are refused long before memory matters (60 kB each).
 SESSIONS_MAX = 512
 # A session without a stream is remembered this long: a Wi-Fi change or a rebooted router takes less.
 RESUME_S = 30.0
 DIAL_TIMEOUT_S = 10.0
-# The higher peer id leaves the first word to the lower one, and speaks up if nothing came.
-YIELD_S = 0.5
+ALIVE_S = 2.0  # peers probe each other once a second
 # While a stream of our own is this young, the other side's was opened at the same time.
 SIMULTANEOUS_S = 3.0
 
@@ -101,7 +100,12 @@ class Sessions:
         # Around streams opened here whose hello has no answer yet.
         self._opening: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
+        self._dialler = Dialler(host.peer_id, self._open, self._sessions.get, rng)
         self._refusals = RateLimit(rate_per_s=1 / 60, burst=5)
+        # Kept peers that are dialled and not waited for, until they are back.
+        self._dead: set[str] = set()
+        # Whoever waits for a session looks again: one has a stream, or will have none.
+        self._waiting = trio.lowlevel.ParkingLot()
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept, dial and keep sessions until cancelled; every call ends with it."""
@@ -117,6 +121,7 @@ class Sessions:
             self._nursery = None
             for session in list(self._sessions.values()):
                 self._end(session)
+            self._waiting.unpark_all()
 
     def keep(self, peer_id: str, addresses: tuple[str, ...]) -> None:
         """Want a session with a peer at these addresses from now on."""
@@ -128,17 +133,28 @@ class Sessions:
         if peer_id == self._host.peer_id or len(self._kept) >= SESSIONS_MAX or self._nursery is None:
             return
         kept = self._kept[peer_id] = KeptPeer(addresses, self._new_session_id())
-        self._nursery.start_soon(self._keep_connected, peer_id, kept)
+        self._nursery.start_soon(self._dialler.keep_connected, peer_id, kept)
 
     def release(self, peer_id: str) -> None:
         """Dial a peer no longer; a session that it opened itself goes on."""
         if kept := self._kept.pop(peer_id, None):
             kept.scope.cancel()
+        self._dead.discard(peer_id)
+        self._waiting.unpark_all()
 
-    def drop(self, peer_id: str) -> None:
-        """Give up a stream that seems dead, so that a new one is dialled."""
-        if session := self._sessions.get(peer_id):
-            session.detach()
+    def hold_for_dead(self, peer_id: str) -> None:
+        """End the session with a peer: calls fail at once, from both sides, until it comes back; it is dialled on.
+
+        Where it is heard this very moment it lives, whatever others say, and nothing happens.
+        """
+        session = self._sessions.get(peer_id)
+        if session and session.is_attached and trio.current_time() - session.heard_at < ALIVE_S:
+            return
+        if peer_id in self._kept:
+            self._dead.add(peer_id)
+        if session:
+            self._end(session)
+        self._waiting.unpark_all()
 
     def attached(self, peer_id: str) -> Session | None:
         """Return the session with a peer if a stream carries it now."""
@@ -155,16 +171,26 @@ class Sessions:
         if session := self.attached(peer_id):
             session.channel.send_message(method, message)
 
-    def channel(self, peer_id: str) -> Channel:
-        """Return the channel to a connected peer.
+    async def reach(self, peer_id: str, *, deadline: float) -> Channel:
+        """Return the channel to a peer. Where no stream carries its session now, wait for the next one.
+
+        Args:
+            deadline: trio's clock.
 
         Raises:
-            NodeUnreachable: there is no connection now.
+            NodeUnreachable: it is held for dead, nobody dials it, or it was not back in time.
         """
-        session = self.attached(peer_id)
-        if session is None:
-            raise NodeUnreachable("the node is not connected", node=peer_id)
-        return session.channel
+        if session := self.attached(peer_id):
+            return session.channel
+        with trio.CancelScope(deadline=deadline):
+            while (session := self.attached(peer_id)) is None:
+                if peer_id in self._dead:
+                    raise NodeUnreachable("the node is held for dead", node=peer_id)
+                if self._nursery is None or not (peer_id in self._kept or peer_id in self._sessions):
+                    raise NodeUnreachable("the node is not connected", node=peer_id)
+                await self._waiting.park()
+            return session.channel
+        raise NodeUnreachable("the node did not come back in time", node=peer_id)
 
     async def call(
         self,
@@ -176,41 +202,9 @@ class Sessions:
         payload: Buffer = b"",
         into: memoryview | None = None,
     ) -> bytes:
-        """Ask a connected peer; see Channel.call."""
-        return await self.channel(peer_id).call(
-            method, message, deadline=deadline, payload=payload, into=into
-        )
-
-    async def _keep_connected(self, peer_id: str, kept: KeptPeer) -> None:
-        with kept.scope:
-            if self._yields_to(peer_id) and self._sessions.get(peer_id) is None:
-                await trio.sleep(YIELD_S * self._rng.uniform(0.0, 0.4))
-            while True:
-                began = trio.current_time()
-                session = self.attached(peer_id)
-                if session is not None:
-                    await session.detached.wait()
-                    if self._yields_to(peer_id):
-                        await trio.sleep(YIELD_S)
-                else:
-                    await self._try_open(peer_id, kept)
-                await kept.back_off(trio.current_time() - began, self._rng)
-
-    def _yields_to(self, peer_id: str) -> bool:
-        return peer_id < self._host.peer_id
-
-    async def _try_open(self, peer_id: str, kept: KeptPeer) -> None:
-        try:
-            await self._open(peer_id, kept)
-        except CertificateInvalid as error:
-            # Nothing else would say why this node stays alone.
-            if self._refusals.allow(trio.current_time()):
-                log.warning("certificate_refused", peer=peer_id, why=str(error))
-        except SedmadError as error:
-            log.debug("dial_failed", peer=peer_id, why=str(error))
-        except Exception:
-            # A bug behind one peer must not end the sessions with all others.
-            log.exception("dial_failed", peer=peer_id)
+        """Ask a peer, when it is connected; see `reach` and Channel.call."""
+        channel = await self.reach(peer_id, deadline=deadline)
+        return await channel.call(method, message, deadline=deadline, payload=payload, into=into)
 
     async def _open(self, peer_id: str, kept: KeptPeer) -> None:
         await self._host.connect(peer_id, list(kept.addresses), timeout_s=DIAL_TIMEOUT_S)
@@ -281,7 +275,7 @@ class Sessions:
             and session.opened_here
             and trio.current_time() - session.carried_since < SIMULTANEOUS_S
         )
-        if own and not self._yields_to(peer_id):
+        if own and not self._dialler.yields_to(peer_id):
             raise Overloaded("a stream was opened from here at the same time")
 
     async def _carry(
@@ -330,13 +324,20 @@ class Sessions:
         channel = Channel(
             self._methods, peer_id, certificate.name or peer_id, partial(self._on_message, peer_id)
         )
-        session = Session(peer_id, channel, session_id, partial(self._on_link, peer_id))
+        session = Session(peer_id, channel, session_id, partial(self._link_changed, peer_id))
         self._sessions[peer_id] = session
         self._nursery.start_soon(session.serve)
         return session
 
+    def _link_changed(self, peer_id: str, is_up: bool) -> None:
+        if is_up:
+            self._dead.discard(peer_id)
+        self._waiting.unpark_all()
+        self._on_link(peer_id, is_up)
+
     def _end(self, session: Session) -> None:
         session.close()
+        self._waiting.unpark_all()
         if self._sessions.get(session.peer_id) is session:
             del self._sessions[session.peer_id]
             # The next session is another one: what is under way for this one must not find it.

@@ -60,6 +60,18 @@ class ByteStream:
             if not sent:
                 self._stream.abort()
 
+    def send_now(self, pieces: Sequence[Buffer]) -> bool:
+        """Send buffers one after another without waiting. False: that cannot be done now, and nothing was sent.
+
+        Raises:
+            NodeUnreachable: as for `send_all`; the stream is reset then.
+        """
+        try:
+            return self._stream.send_now(pieces)
+        except MuxedStreamError as error:
+            self._stream.abort()
+            raise self._broken(error) from error
+
     async def close(self) -> None:
         """End this direction, then wait shortly for the peer to end its own; reset the stream if it does not."""
         try:

@@ -20,6 +20,8 @@ from libp2p.transport.exceptions import OpenConnectionError
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
+from sedmad.net.stream_socket import StreamSocket
+
 log = structlog.get_logger("sedmad.net")
 
 # Connections that have not said who they are. A handshake takes milliseconds on a LAN; the oldest makes room.
@@ -36,8 +38,8 @@ class TcpStream(ReadWriteCloser):
     """One TCP connection. One task reads and one writes at a time."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
-        self._socket = stream.socket
         self._remote = _host_and_port(stream.socket)
+        self._socket = StreamSocket(stream.socket)
         self._on_authenticated: Callable[[], object] = _nothing
         self._on_closed: Callable[[], object] = _nothing
 
@@ -56,7 +58,7 @@ class TcpStream(ReadWriteCloser):
             ConnectionClosedError: the connection broke.
         """
         try:
-            return await self._socket.recv_into(buffer)
+            return await self._socket.receive_into(buffer)
         except trio.ClosedResourceError:
             return 0
         except OSError as error:
@@ -69,8 +71,19 @@ class TcpStream(ReadWriteCloser):
             ConnectionClosedError: the connection broke.
         """
         try:
-            return await self._socket.send(data)
+            return await self._socket.send([data])
         except (OSError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError(str(error), transport="tcp") from error
+
+    def send_now(self, data: memoryview) -> int:
+        """Send the beginning of `data` without waiting, and return how many bytes went, which may be none.
+
+        Raises:
+            ConnectionClosedError: the connection broke.
+        """
+        try:
+            return self._socket.send_now([data])
+        except OSError as error:
             raise ConnectionClosedError(str(error), transport="tcp") from error
 
     async def read(self, n: int | None = None) -> bytes:

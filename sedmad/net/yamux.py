@@ -30,6 +30,8 @@ log = structlog.get_logger("sedmad.net")
 BODY_BYTES_MAX = PLAINTEXT_BYTES_MAX - HEADER.size
 # Written at once: long enough to amortise a system call, short enough that others wait 3 ms at 80 MB/s.
 FRAMES_PER_WRITE = 4
+# Written without a turn of the event loop in between: a joined panel of 24 columns of 4096 float32, in 0.4 ms.
+SEND_NOW_BYTES_MAX = 512 << 10
 # Session, join and what comes with relays and punching need a handful; libp2p peers accept 256.
 OUTBOUND_STREAMS_MAX = 200
 INBOUND_STREAMS_MAX = 256
@@ -209,9 +211,27 @@ class YamuxConnection(IMuxedConn):
         if stall.cancelled_caught:
             raise MuxedStreamReset(f"the peer took nothing for {SEND_STALL_S:.0f} s")
 
-    def _frames(self, stream: YamuxStream, bodies: Bodies) -> Iterator[list[Buffer]]:
+    def send_now(self, stream: YamuxStream, pieces: Sequence[Buffer]) -> bool:
+        """Send pieces without waiting. False: something is in the way, nothing was sent. Errors: as `send`."""
+        bodies = Bodies(pieces)
+        if bodies.left_bytes > min(stream.send_window_bytes, SEND_NOW_BYTES_MAX) or self._write_lock.locked():
+            return False
+        try:
+            if not self.secured_conn.flush_now():
+                return False
+            self.secured_conn.seal(self._records(self._frames(stream, bodies, SEND_NOW_BYTES_MAX)))
+            if not self.secured_conn.flush_now():
+                # What the socket does not take yet leaves with what is sent next, or by itself.
+                self._control_waits.set()
+        except IOException as error:
+            raise MuxedStreamReset(f"the connection broke: {error}") from error
+        return True
+
+    def _frames(
+        self, stream: YamuxStream, bodies: Bodies, limit_bytes: int = FRAMES_PER_WRITE * BODY_BYTES_MAX
+    ) -> Iterator[list[Buffer]]:
         stream.check_may_send()
-        for _ in range(FRAMES_PER_WRITE):
+        for _ in range(-(-limit_bytes // BODY_BYTES_MAX)):
             size = min(BODY_BYTES_MAX, stream.send_window_bytes, bodies.left_bytes)
             if not size:
                 return
@@ -243,8 +263,7 @@ class YamuxConnection(IMuxedConn):
             while True:
                 await self._control_waits.wait()
                 self._control_waits = trio.Event()
-                if self._control:
-                    await self._write([])
+                await self._write([])
         except IOException as error:
             log.debug("connection_broke", peer=str(self.peer_id), why=str(error))
             scope.cancel()

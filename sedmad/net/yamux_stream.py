@@ -108,6 +108,10 @@ class YamuxStream(IMuxedStream):
         """
         await self.muxed_conn.send(self, pieces)
 
+    def send_now(self, pieces: Sequence[Buffer]) -> bool:
+        """Send all pieces without waiting. False: that cannot be done, and nothing was sent. Errors: as `send`."""
+        return self.muxed_conn.send_now(self, pieces)
+
     async def wait_for_window(self) -> None:
         """Wait until something may be sent.
 

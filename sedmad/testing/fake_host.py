@@ -12,6 +12,8 @@ from sedmad.wire.frame import Buffer
 
 # As much as a stream holds that nobody reads.
 WINDOW_BYTES = 256 << 10
+# A slow connection is occupied by so much at a time.
+PACKET_BYTES = 8 << 10
 
 
 class FakeStream:
@@ -52,9 +54,11 @@ class FakeStream:
                 view = memoryview(piece)
                 assert view.itemsize == 1
                 while len(view):
-                    await self.connection.delay()
+                    await self.connection.delay(min(len(view), PACKET_BYTES))
                     await self._wait_for_window()
                     room = WINDOW_BYTES - len(self.other.arrived)
+                    if self.connection.network.rate_bytes_per_s is not None:
+                        room = min(room, PACKET_BYTES)
                     self.other.arrived += view[:room]
                     self.other.changed()
                     view = view[room:]
@@ -62,6 +66,10 @@ class FakeStream:
         finally:
             if not sent:
                 self.connection.cut()
+
+    def send_now(self, pieces: Sequence[Buffer]) -> bool:
+        """Return False: here, bytes always take their time."""
+        return False
 
     async def _wait_for_window(self) -> None:
         while len(self.other.arrived) >= WINDOW_BYTES and not self.connection.broken:
@@ -93,8 +101,12 @@ class FakeConnection:
         self.ends = (FakeStream(self, opener, acceptor), FakeStream(self, acceptor, opener))
         self.ends[0].other, self.ends[1].other = self.ends[1], self.ends[0]
 
-    async def delay(self) -> None:
-        await trio.sleep(self.network.rng.uniform(0, self.network.delay_s_max))
+    async def delay(self, packet_bytes: int) -> None:
+        rate = self.network.rate_bytes_per_s
+        if rate is None:
+            await trio.sleep(self.network.rng.uniform(0, self.network.delay_s_max))
+        else:
+            await trio.sleep(packet_bytes / rate)
 
     def cut(self, *, losing: bool = False) -> None:
         """End it; what is under way arrives, or where it is `losing` only some of it does."""
@@ -118,9 +130,13 @@ class FakeNetwork:
         nursery: runs the handlers of streams.
         rng: delays and losses.
         delay_s_max: bytes take up to this long.
+
+    Attributes:
+        rate_bytes_per_s: what each connection carries each way, without other delays; None for no bound.
     """
 
     def __init__(self, nursery: trio.Nursery, rng: random.Random, delay_s_max: float = 0.005) -> None:
+        self.rate_bytes_per_s: float | None = None
         self.nursery = nursery
         self.rng = rng
         self.delay_s_max = delay_s_max

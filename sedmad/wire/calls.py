@@ -226,9 +226,8 @@ class Calls:
             return
         direction.may_receive_bytes += direction.consumed_bytes
         kind = FrameKind.FRAME_KIND_RESPONSE_CREDIT if outgoing else FrameKind.FRAME_KIND_REQUEST_CREDIT
-        self._frames.append(
-            Frame(FrameHeader(kind=kind, call_id=call_id, credit_bytes=direction.consumed_bytes))
-        )
+        header = FrameHeader(kind=kind, call_id=call_id, credit_bytes=direction.consumed_bytes)
+        self._frames.append(Frame(header, priority=Priority.CREDIT))
         direction.consumed_bytes = 0
 
     def forget(self) -> None:

@@ -77,6 +77,11 @@ class ResendWindow:
             return Priority.PROBE
         return Priority.BULK if self.window.allows(self._unacknowledged_bulk_bytes) else Priority.PRODUCT
 
+    @property
+    def bulk_payload_bytes_max(self) -> int:
+        """How long a frame of bulk may be on the present connection."""
+        return self.window.payload_bytes_max
+
     def attach(self, hello: SessionHello, *, opened_here: bool) -> bool:
         """Begin to use a new connection on the other side's hello.
 
@@ -137,6 +142,7 @@ class ResendWindow:
         One-way messages are not numbered: a probe of yesterday is of no use.
         """
         if frame.header.kind != FrameKind.FRAME_KIND_MESSAGE:
+            assert not self._replay, "numbered in front of what is sent again"
             frame.header.sequence = self._next_sequence
             self._next_sequence += 1
             self._sent.append(_Sent(frame, now))

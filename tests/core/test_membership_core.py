@@ -132,6 +132,19 @@ def test_a_failed_probe_is_told_at_once() -> None:
     assert any(rumour == Rumour("suspect", "b", 1, "a") for _, told in rumours for rumour in told)
 
 
+def test_a_new_link_is_probed_at_once_whatever_went_into_the_old_one() -> None:
+    core = make("a")
+    acquaint(core, "b", "c")
+    core.link_down("b", 0.0)
+    assert "b" in [receiver for _, receiver, message in run_until(core, 0.1) if isinstance(message, Probe)]
+    core.link_up("b", 0.2)
+    [probe] = [message for _, to, message in run_until(core, 0.2) if to == "b" and isinstance(message, Probe)]
+    core.receive("b", ProbeAnswer(probe.probe_id), 0.21)
+    # Nobody waits for an answer to the first one.
+    run_until(core, 1.1)
+    assert next(row.state for row in core.peers() if row.peer_id == "b") == "alive"
+
+
 def test_a_helper_probes_and_reports_either_way() -> None:
     core = make("m")
     acquaint(core, "x", "y")

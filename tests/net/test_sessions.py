@@ -19,7 +19,7 @@ from sedmad.net.calls import IncomingCall
 from sedmad.net.certificates import VerifiedCertificate
 from sedmad.net.hello import HELLO_TIMEOUT_S, receive_hello, send_hello
 from sedmad.net.session import SILENCE_S, WRITE_STALL_S, Session
-from sedmad.net.sessions import RESUME_S, Sessions
+from sedmad.net.sessions import ALIVE_S, RESUME_S, Sessions
 from sedmad.testing.fake_host import FakeConnection, FakeHost, FakeNetwork, FakeStream
 from sedmad.wire.frame import Frame, encode
 from sedmad.wire.messages import (
@@ -34,6 +34,12 @@ from sedmad.wire.messages import (
     SignedCertificate,
 )
 from sedmad.wire.methods import MethodTable, services, snake_case
+from sedmad.wire.pacing import (
+    FRAME_BYTES_MIN,
+    SLOW_TARGET_DELAY_S,
+    SLOWEST_BYTES_PER_S,
+    WINDOW_BYTES_INITIAL,
+)
 
 MIB = 1 << 20
 APPLY = "sedma.v1.MatrixService/ApplyMatrix"
@@ -471,15 +477,160 @@ async def test_a_peer_that_stops_reading_is_given_up_and_the_calls_go_on(autojum
         assert b.handled == {"w": 1}
 
 
-async def test_a_stream_that_seems_dead_is_dropped_and_dialled_again(autojump_clock: MockClock) -> None:
+async def test_a_peer_held_for_dead_is_dialled_again_and_its_calls_end(autojump_clock: MockClock) -> None:
     async with mesh("a", "b") as (network, (a, b)):
         a.sessions.keep("b", ("x",))
         await settled(network, a, b)
-        for _ in range(3):
-            a.sessions.drop("b")
+
+        async def lose(one: Node, other: Node, match: str) -> None:
+            with pytest.raises(SessionLost, match=match):
+                await one.ask(other.peer_id, "wait")
+
+        for round_ in range(3):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lose, a, b, "ended")
+                nursery.start_soon(lose, b, a, "restarted")
+                await trio.sleep(1)
+                a.sessions.hold_for_dead("b")
+                await trio.sleep(ALIVE_S)
+                assert a.sessions.attached("b")
+                a.sessions.hold_for_dead("b")
+            assert b.handled["wait"] == a.handled["wait"] == round_ + 1
             await settled(network, a, b)
         assert network.opened == 4
         await a.ask("b")
+
+
+async def test_calls_wait_for_a_session_that_is_coming(autojump_clock: MockClock) -> None:
+    """Before the first stream, between two, and after a session was given up: as long as somebody dials."""
+    async with mesh("a", "b") as (network, (a, b)):
+        a.sessions.keep("b", ("x",))
+        await a.ask("b")
+        for outage_s in (1, RESUME_S * 2):
+            del network.hosts["b"]
+            network.live[0].cut()
+            await trio.sleep(0.1)
+            assert a.sessions.attached("b") is None
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(a.ask, "b")
+                await trio.sleep(outage_s)
+                network.hosts["b"] = b.host
+        # The side that does not dial waits as well, while it remembers the session.
+        network.live[0].cut()
+        await b.ask("a")
+
+
+async def test_calls_wait_no_longer_than_their_deadline(autojump_clock: MockClock) -> None:
+    async with mesh("a") as (_, (a,)):
+        a.sessions.keep("b", ("x",))
+        began = trio.current_time()
+        with pytest.raises(NodeUnreachable, match="in time"):
+            await a.ask("b", seconds=3.0)
+        assert trio.current_time() - began == pytest.approx(3.0)
+
+
+async def test_a_peer_held_for_dead_is_not_waited_for_until_it_is_back(autojump_clock: MockClock) -> None:
+    async with mesh("a", "b") as (network, (a, b)):
+        a.sessions.keep("b", ("x",))
+        await settled(network, a, b)
+        del network.hosts["b"]
+        network.live[0].cut()
+        await trio.sleep(0.1)
+
+        async def fail() -> None:
+            with pytest.raises(NodeUnreachable, match="dead"):
+                await a.ask("b")
+
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            await trio.sleep(1)
+            a.sessions.hold_for_dead("b")
+        await fail()
+        assert trio.current_time() - began == pytest.approx(1.0)
+        network.hosts["b"] = b.host
+        await settled(network, a, b)
+        await a.ask("b")
+        # Nobody dials it any more: there is nothing to wait for.
+        a.sessions.release("b")
+        network.live[0].cut()
+        await trio.sleep(RESUME_S + 5)
+        with pytest.raises(NodeUnreachable, match="not connected"):
+            await a.ask("b")
+
+
+PUT = "sedma.v1.MatrixService/PutMatrix"
+
+
+async def turn_round_in_bulk(one: Node, other: Node, payload: bytes) -> None:
+    """Send bulk, and check what comes back."""
+    request = PutMatrixRequest(name="bulk", columns=len(payload))
+    channel = await one.sessions.reach(other.peer_id, deadline=1e9)
+    async with channel.open_call(PUT, request, deadline=1e9, end=False) as call:
+        await call.send_all(payload, 0)
+        digest = hashlib.sha256()
+        async for chunk in call:
+            digest.update(chunk.payload)
+    assert digest.digest() == hashlib.sha256(bytes(reversed(payload))).digest()
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_cuts_cost_little(seed: int, autojump_clock: MockClock) -> None:
+    """With a cut each second less than 5 % is sent again, and sessions are back at once each time."""
+    async with mesh("a", "b", seed=seed) as (network, (a, b)):
+        network.rate_bytes_per_s = 10e6
+        a.sessions.keep("b", ("x",))
+        b.sessions.keep("a", ("x",))
+        session = await a.attached("b")
+
+        async def cut() -> None:
+            while True:
+                await trio.sleep(network.rng.uniform(0.5, 1.5))
+                for connection in list(network.live):
+                    connection.cut(losing=True)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cut)
+            await turn_round_in_bulk(a, b, random.Random(seed).randbytes(24 * MIB))
+            nursery.cancel_scope.cancel()
+        assert b.handled == {"bulk": 1}
+        assert await a.attached("b") is session
+        assert network.opened > 5
+        for node, peer_id in ((a, "b"), (b, "a")):
+            window = (await node.attached(peer_id)).window
+            assert window.sent_bytes == 24 * MIB
+            assert window.resent_bytes < 0.05 * window.sent_bytes
+
+
+@pytest.mark.parametrize("rate", [SLOWEST_BYTES_PER_S, 64e3])
+async def test_bulk_gets_through_a_slow_link_and_probes_with_it(
+    rate: float, autojump_clock: MockClock
+) -> None:
+    async with mesh("a", "b") as (network, (a, b)):
+        network.rate_bytes_per_s = rate
+        a.sessions.keep("b", ("x",))
+        await settled(network, a, b)
+        sent_at: list[float] = []
+        took_s: list[float] = []
+        b.messages = SimpleNamespace(  # type: ignore[assignment]
+            append=lambda _: took_s.append(trio.current_time() - sent_at[len(took_s)])
+        )
+
+        async def probe() -> None:
+            while True:
+                sent_at.append(trio.current_time())
+                a.sessions.send_message("b", "membership", b"probe")
+                await trio.sleep(1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(probe)
+            await turn_round_in_bulk(a, b, random.Random(1).randbytes(3 * MIB))
+            nursery.cancel_scope.cancel()
+        assert network.opened == 1
+        assert len(took_s) > 3 * MIB / rate
+        # At first nothing is known of the path; then a frame or two are in the way.
+        assert max(took_s) <= 2.5 * WINDOW_BYTES_INITIAL / rate
+        assert max(took_s[10:]) <= SLOW_TARGET_DELAY_S + 4 * FRAME_BYTES_MIN / rate
 
 
 async def test_a_released_peer_is_not_dialled_any_more(autojump_clock: MockClock) -> None:
@@ -564,21 +715,9 @@ async def test_stopping_ends_the_calls(autojump_clock: MockClock) -> None:
 
 async def test_bulk_and_products_and_probes_share_a_stream(autojump_clock: MockClock) -> None:
     """Digests of what arrived equal digests of what was sent, whatever overtook whatever."""
-    put = "sedma.v1.MatrixService/PutMatrix"
     async with mesh("a", "b") as (network, (a, b)):
         a.sessions.keep("b", ("x",))
         await settled(network, a, b)
-
-        async def send_bulk(seed: int) -> None:
-            payload = random.Random(seed).randbytes(12 * MIB)
-            async with a.sessions.channel("b").open_call(
-                put, PutMatrixRequest(name="bulk", columns=len(payload)), deadline=1e9, end=False
-            ) as call:
-                await call.send_all(payload, 0)
-                digest = hashlib.sha256()
-                async for chunk in call:
-                    digest.update(chunk.payload)
-            assert digest.digest() == hashlib.sha256(bytes(reversed(payload))).digest()
 
         async def probe() -> None:
             for index in range(50):
@@ -586,8 +725,8 @@ async def test_bulk_and_products_and_probes_share_a_stream(autojump_clock: MockC
                 await trio.sleep(0.01)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(send_bulk, 1)
-            nursery.start_soon(send_bulk, 2)
+            nursery.start_soon(turn_round_in_bulk, a, b, random.Random(1).randbytes(12 * MIB))
+            nursery.start_soon(turn_round_in_bulk, a, b, random.Random(2).randbytes(12 * MIB))
             nursery.start_soon(probe)
             for index in range(10):
                 nursery.start_soon(a.ask, "b", f"w{index}", bytes(100_000))

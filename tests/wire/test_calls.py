@@ -21,7 +21,7 @@ from sedmad.wire.calls import (
     ResponseData,
     ResponseReceived,
 )
-from sedmad.wire.frame import MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Frame
+from sedmad.wire.frame import MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Frame, Priority
 from sedmad.wire.messages import FrameHeader, FrameKind, Status
 from sedmad.wire.outbox import Outbox
 from sedmad.wire.status import to_error
@@ -114,6 +114,26 @@ def test_credit_comes_back_in_steps_once_it_is_consumed() -> None:
     other.consume(call_id, MIB, outgoing=False)
     assert exchange(other, one) == [CreditReceived(call_id, outgoing=True)]
     assert one.credit(call_id, outgoing=True) == 2 * MIB
+
+
+def test_only_messages_may_leave_as_probes() -> None:
+    """Sessions send probes in front of what they send again; a numbered frame there would be out of order."""
+    one, other = Calls(), Calls()
+    call_id = one.start(PRODUCT, b"", payload=bytes(MIB), end=False)
+    one.send_request(call_id, bytes(MIB), offset=MIB)
+    frames = one.collect()
+    for frame in frames:
+        other.receive(frame)
+    other.consume(call_id, 2 * MIB, outgoing=False)
+    other.send_response(call_id, b"on the way")
+    other.send_message("membership", b"")
+    other.respond(call_id)
+    one.cancel(call_id)
+    frames += other.collect() + one.collect()
+    kinds = {frame.header.kind for frame in frames if frame.priority is Priority.PROBE}
+    assert kinds == {FrameKind.FRAME_KIND_MESSAGE}
+    credit = [frame for frame in frames if frame.header.kind == FrameKind.FRAME_KIND_REQUEST_CREDIT]
+    assert [frame.priority for frame in credit] == [Priority.CREDIT]
 
 
 def test_nobody_gives_credit_for_a_request_that_is_complete() -> None:

@@ -39,6 +39,7 @@ class Advert:
         addresses: multiaddresses at which the node can be dialled.
         memory_pledged_bytes: what the node lets the mesh use for resident copies.
         memory_free_bytes: what its machine really has free at the moment.
+        memory_short_bytes: resident copies that manifests give it, and that its pledge has no room for now.
         compute_gflops: measured GFLOP/s of one product, one thread.
         device_profile: name of the crossbar device that computes; `ideal` is exact arithmetic.
         queue_s: expected wait before a product starts.
@@ -60,6 +61,7 @@ class Advert:
     memory_pledged_bytes: int = 0
     memory_used_bytes: int = 0
     memory_free_bytes: int = 0
+    memory_short_bytes: int = 0
     disk_pledged_bytes: int = 0
     disk_used_bytes: int = 0
     compute_gflops: float = 0.0
@@ -101,6 +103,7 @@ _AMOUNTS = (
     "memory_pledged_bytes",
     "memory_used_bytes",
     "memory_free_bytes",
+    "memory_short_bytes",
     "disk_pledged_bytes",
     "disk_used_bytes",
     "compute_gflops",

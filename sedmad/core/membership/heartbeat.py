@@ -117,6 +117,8 @@ class Heartbeats:
         if contact is not None:
             contact.due_at = now
             contact.attempts = 0
+            # One that is under way went out while there was no link, or with the last one.
+            contact.probe = None
         elif sum(known.pace is Pace.STRANGER for known in self._contacts.values()) < MAX_STRANGERS:
             self._contacts[peer_id] = Contact(peer_id, self._own_id < peer_id, Pace.STRANGER, now)
 
@@ -191,7 +193,6 @@ class Heartbeats:
         contact = self._contacts.get(peer_id)
         if contact is not None:
             contact.link_lost = True
-            contact.probe = None
 
     def late(self, now: float) -> list[tuple[Contact, int]]:
         """Return (contact, probe id) of probes that others should try now. Each is returned once."""

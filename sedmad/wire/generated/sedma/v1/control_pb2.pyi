@@ -118,6 +118,14 @@ class GetStatusResponse(_message.Message):
     IS_ADMIN_FIELD_NUMBER: _builtins.int
     RESIDENT_SET_BYTES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MEMORY_SET_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_SHORT_BYTES_FIELD_NUMBER: _builtins.int
+    STANDBY_BYTES_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
+    MAPPED_BYTES_FIELD_NUMBER: _builtins.int
+    OWNED_BYTES_FIELD_NUMBER: _builtins.int
+    REPAIRS_FIELD_NUMBER: _builtins.int
+    RESTORED_BYTES_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     name: _builtins.str
     state: _membership_pb2.NodeState.ValueType
@@ -137,6 +145,19 @@ class GetStatusResponse(_message.Message):
     resident_set_bytes: _builtins.int
     next_page_token: _builtins.str
     """Where the list of matrices goes on; empty if it is complete."""
+    memory_set_bytes: _builtins.int
+    """What the user set as the memory pledge, where pressure lowered it; otherwise memory_pledged_bytes."""
+    memory_short_bytes: _builtins.int
+    """Resident copies that manifests give this node, and that its pledge has no room for now."""
+    standby_bytes: _builtins.int
+    """Copies on disk only, of all that disk_used_bytes counts."""
+    anonymous_bytes: _builtins.int
+    """Of resident_set_bytes: the daemon's own, and mapped files (resident copies, and standby ones that answered)."""
+    mapped_bytes: _builtins.int
+    owned_bytes: _builtins.int
+    """Values of the matrices that this node owns, each counted once."""
+    restored_bytes: _builtins.int
+    """Copied by repairs of this node's matrices since it started."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -151,6 +172,8 @@ class GetStatusResponse(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def repairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___RepairSummary]: ...
     def __init__(
         self,
         *,
@@ -175,14 +198,55 @@ class GetStatusResponse(_message.Message):
         is_admin: _builtins.bool = ...,
         resident_set_bytes: _builtins.int = ...,
         next_page_token: _builtins.str = ...,
+        memory_set_bytes: _builtins.int = ...,
+        memory_short_bytes: _builtins.int = ...,
+        standby_bytes: _builtins.int = ...,
+        anonymous_bytes: _builtins.int = ...,
+        mapped_bytes: _builtins.int = ...,
+        owned_bytes: _builtins.int = ...,
+        repairs: _abc.Iterable[Global___RepairSummary] | None = ...,
+        restored_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "compute_gflops", b"compute_gflops", "device_profile", b"device_profile", "disk_pledged_bytes", b"disk_pledged_bytes", "disk_used_bytes", b"disk_used_bytes", "is_admin", b"is_admin", "labels", b"labels", "matrices", b"matrices", "memory_bandwidth_bytes_per_s", b"memory_bandwidth_bytes_per_s", "memory_pledged_bytes", b"memory_pledged_bytes", "memory_used_bytes", b"memory_used_bytes", "mesh_id", b"mesh_id", "name", b"name", "next_page_token", b"next_page_token", "peer_id", b"peer_id", "peers", b"peers", "resident_set_bytes", b"resident_set_bytes", "software_version", b"software_version", "state", b"state", "uptime_s", b"uptime_s", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "anonymous_bytes", b"anonymous_bytes", "compute_gflops", b"compute_gflops", "device_profile", b"device_profile", "disk_pledged_bytes", b"disk_pledged_bytes", "disk_used_bytes", b"disk_used_bytes", "is_admin", b"is_admin", "labels", b"labels", "mapped_bytes", b"mapped_bytes", "matrices", b"matrices", "memory_bandwidth_bytes_per_s", b"memory_bandwidth_bytes_per_s", "memory_pledged_bytes", b"memory_pledged_bytes", "memory_set_bytes", b"memory_set_bytes", "memory_short_bytes", b"memory_short_bytes", "memory_used_bytes", b"memory_used_bytes", "mesh_id", b"mesh_id", "name", b"name", "next_page_token", b"next_page_token", "owned_bytes", b"owned_bytes", "peer_id", b"peer_id", "peers", b"peers", "repairs", b"repairs", "resident_set_bytes", b"resident_set_bytes", "restored_bytes", b"restored_bytes", "software_version", b"software_version", "standby_bytes", b"standby_bytes", "state", b"state", "uptime_s", b"uptime_s", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class RepairSummary(_message.Message):
+    """A matrix of this node's that is under repair, or waits for something."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    STEP_BYTES_FIELD_NUMBER: _builtins.int
+    MADE_BYTES_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    step_bytes: _builtins.int
+    """Of the present step: bytes that have to travel, and those that are safe."""
+    made_bytes: _builtins.int
+    waiting_for: _builtins.str
+    """Why it is not whole yet; empty while it is under repair."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        step_bytes: _builtins.int = ...,
+        made_bytes: _builtins.int = ...,
+        waiting_for: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["made_bytes", b"made_bytes", "names", b"names", "step_bytes", b"step_bytes", "waiting_for", b"waiting_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairSummary: _TypeAlias = RepairSummary  # noqa: Y015
 
 @_typing.final
 class PeerSummary(_message.Message):
@@ -473,33 +537,21 @@ Global___DrainNodeRequest: _TypeAlias = DrainNodeRequest  # noqa: Y015
 class DrainNodeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    PEER_ID_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    COPIES_LEFT_FIELD_NUMBER: _builtins.int
-    BYTES_LEFT_FIELD_NUMBER: _builtins.int
-    OWNED_LEFT_FIELD_NUMBER: _builtins.int
-    WAITING_FOR_FIELD_NUMBER: _builtins.int
-    peer_id: _builtins.str
-    name: _builtins.str
-    copies_left: _builtins.int
-    """Copies that are still there, and matrices that it still owns."""
-    bytes_left: _builtins.int
-    owned_left: _builtins.int
-    waiting_for: _builtins.str
-    """Why it does not go on; empty if it does."""
+    NODE_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def node(self) -> Global___NodeReference: ...
+    @_builtins.property
+    def left(self) -> _holding_pb2.LeaveResponse: ...
     def __init__(
         self,
         *,
-        peer_id: _builtins.str = ...,
-        name: _builtins.str = ...,
-        copies_left: _builtins.int = ...,
-        bytes_left: _builtins.int = ...,
-        owned_left: _builtins.int = ...,
-        waiting_for: _builtins.str = ...,
+        node: Global___NodeReference | None = ...,
+        left: _holding_pb2.LeaveResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_left", b"bytes_left", "copies_left", b"copies_left", "name", b"name", "owned_left", b"owned_left", "peer_id", b"peer_id", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "node", b"node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

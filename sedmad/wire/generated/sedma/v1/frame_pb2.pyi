@@ -115,7 +115,7 @@ class FrameHeader(_message.Message):
     credit_bytes: _builtins.int
     """In CREDIT: payload bytes that the other side may send in addition."""
     payload_digest: _builtins.bytes
-    """SHA-256 of the payload where stored bytes travel."""
+    """SHA-256 of a chunk where stored bytes travel; on a slow path a chunk takes several frames, and the last one has it."""
     traceparent: _builtins.str
     """W3C trace context."""
     @_builtins.property

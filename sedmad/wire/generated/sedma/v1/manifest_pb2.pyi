@@ -142,6 +142,7 @@ class Guardianship(_message.Message):
     SEQ_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     GUARDIANS_FIELD_NUMBER: _builtins.int
+    GUARDIANS_BEFORE_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     seq: _builtins.int
     owner: _builtins.str
@@ -149,6 +150,8 @@ class Guardianship(_message.Message):
     def key(self) -> Global___MatrixKey: ...
     @_builtins.property
     def guardians(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def guardians_before(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -157,10 +160,11 @@ class Guardianship(_message.Message):
         seq: _builtins.int = ...,
         owner: _builtins.str = ...,
         guardians: _abc.Iterable[_builtins.str] | None = ...,
+        guardians_before: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "guardians", b"guardians", "key", b"key", "owner", b"owner", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "guardians", b"guardians", "guardians_before", b"guardians_before", "key", b"key", "owner", b"owner", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -267,6 +271,7 @@ class Manifest(_message.Message):
     WRITTEN_AT_S_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     HOLDERS_FIELD_NUMBER: _builtins.int
+    GUARDIANS_BEFORE_FIELD_NUMBER: _builtins.int
     matrix_digest: _builtins.bytes
     """SHA-256 over data type, shape, partition height and the partitions' digests: see sedmad/wire/matrix_digest.py."""
     first_owner: _builtins.str
@@ -291,6 +296,12 @@ class Manifest(_message.Message):
     def holders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Peer ids of the holders; copies name them by their place in this list."""
 
+    @_builtins.property
+    def guardians_before(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The guardians of the last established manifest, where they are others: until this one is established, nothing is
+        decided without most of them.
+        """
+
     def __init__(
         self,
         *,
@@ -310,10 +321,11 @@ class Manifest(_message.Message):
         written_at_s: _builtins.float = ...,
         removed: _builtins.bool = ...,
         holders: _abc.Iterable[_builtins.str] | None = ...,
+        guardians_before: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "data_type", b"data_type", "epoch", b"epoch", "first_owner", b"first_owner", "guardians", b"guardians", "holders", b"holders", "matrix_digest", b"matrix_digest", "owner", b"owner", "partition_rows", b"partition_rows", "partitions", b"partitions", "previous_digest", b"previous_digest", "removed", b"removed", "rows", b"rows", "seq", b"seq", "survive", b"survive", "written_at_s", b"written_at_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "data_type", b"data_type", "epoch", b"epoch", "first_owner", b"first_owner", "guardians", b"guardians", "guardians_before", b"guardians_before", "holders", b"holders", "matrix_digest", b"matrix_digest", "owner", b"owner", "partition_rows", b"partition_rows", "partitions", b"partitions", "previous_digest", b"previous_digest", "removed", b"removed", "rows", b"rows", "seq", b"seq", "survive", b"survive", "written_at_s", b"written_at_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -466,8 +478,10 @@ class ManifestOrder(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     SEQ_FIELD_NUMBER: _builtins.int
+    ESTABLISHED_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     seq: _builtins.int
+    established: _builtins.bool
     @_builtins.property
     def key(self) -> Global___MatrixKey: ...
     def __init__(
@@ -476,10 +490,11 @@ class ManifestOrder(_message.Message):
         key: Global___MatrixKey | None = ...,
         epoch: _builtins.int = ...,
         seq: _builtins.int = ...,
+        established: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "key", b"key", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "established", b"established", "key", b"key", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -490,24 +505,20 @@ class CompareManifestsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NEWER_FIELD_NUMBER: _builtins.int
-    UNKNOWN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def newer(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedManifest]:
-        """Those that are newer, established ones only, as many as fit a frame."""
-
-    @_builtins.property
-    def unknown(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatrixKey]:
-        """Matrices that the peer owns no longer, or never did, though the asker's manifest says so."""
+        """Those that are newer, and established: as many as fit a frame. The last ones of matrices that were removed are
+        among them.
+        """
 
     def __init__(
         self,
         *,
         newer: _abc.Iterable[Global___SignedManifest] | None = ...,
-        unknown: _abc.Iterable[Global___MatrixKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["newer", b"newer", "unknown", b"unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["newer", b"newer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -544,9 +555,12 @@ class PromiseVoteResponse(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    ESTABLISHED_FIELD_NUMBER: _builtins.int
     refusal: Global___VoteRefusal.ValueType
     epoch: _builtins.int
     """The greatest epoch that the guardian promised or knows."""
+    established: _builtins.bool
+    """Whether `manifest` is."""
     @_builtins.property
     def promise(self) -> Global___SignedPromise:
         """Absent where it is refused."""
@@ -562,10 +576,11 @@ class PromiseVoteResponse(_message.Message):
         manifest: Global___SignedManifest | None = ...,
         refusal: Global___VoteRefusal.ValueType = ...,
         epoch: _builtins.int = ...,
+        established: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "promise", b"promise"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "manifest", b"manifest", "promise", b"promise", "refusal", b"refusal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "established", b"established", "manifest", b"manifest", "promise", b"promise", "refusal", b"refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -596,16 +611,19 @@ class GetManifestResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MANIFEST_FIELD_NUMBER: _builtins.int
+    ESTABLISHED_FIELD_NUMBER: _builtins.int
+    established: _builtins.bool
     @_builtins.property
     def manifest(self) -> Global___SignedManifest: ...
     def __init__(
         self,
         *,
         manifest: Global___SignedManifest | None = ...,
+        established: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["established", b"established", "manifest", b"manifest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

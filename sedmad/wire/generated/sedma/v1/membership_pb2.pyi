@@ -410,6 +410,7 @@ class Advert(_message.Message):
     SERVICE_S_FIELD_NUMBER: _builtins.int
     CERTIFICATE_DIGEST_FIELD_NUMBER: _builtins.int
     WALL_TIME_S_FIELD_NUMBER: _builtins.int
+    MEMORY_SHORT_BYTES_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     name: _builtins.str
     sequence: _builtins.int
@@ -429,6 +430,8 @@ class Advert(_message.Message):
     certificate_digest: _builtins.bytes
     """SHA-256 of the node's certificate, which is fetched once before the advert counts."""
     wall_time_s: _builtins.float
+    memory_short_bytes: _builtins.int
+    """Resident copies that manifests give the node, and that its pledge has no room for now."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -455,10 +458,11 @@ class Advert(_message.Message):
         service_s: _builtins.float = ...,
         certificate_digest: _builtins.bytes = ...,
         wall_time_s: _builtins.float = ...,
+        memory_short_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "certificate_digest", b"certificate_digest", "compute_gflops", b"compute_gflops", "device_profile", b"device_profile", "disk_pledged_bytes", b"disk_pledged_bytes", "disk_used_bytes", b"disk_used_bytes", "labels", b"labels", "memory_bandwidth_bytes_per_s", b"memory_bandwidth_bytes_per_s", "memory_free_bytes", b"memory_free_bytes", "memory_pledged_bytes", b"memory_pledged_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "peer_id", b"peer_id", "queue_s", b"queue_s", "sequence", b"sequence", "service_s", b"service_s", "software_version", b"software_version", "state", b"state", "wall_time_s", b"wall_time_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "certificate_digest", b"certificate_digest", "compute_gflops", b"compute_gflops", "device_profile", b"device_profile", "disk_pledged_bytes", b"disk_pledged_bytes", "disk_used_bytes", b"disk_used_bytes", "labels", b"labels", "memory_bandwidth_bytes_per_s", b"memory_bandwidth_bytes_per_s", "memory_free_bytes", b"memory_free_bytes", "memory_pledged_bytes", b"memory_pledged_bytes", "memory_short_bytes", b"memory_short_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "peer_id", b"peer_id", "queue_s", b"queue_s", "sequence", b"sequence", "service_s", b"service_s", "software_version", b"software_version", "state", b"state", "wall_time_s", b"wall_time_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
