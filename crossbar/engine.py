@@ -60,7 +60,10 @@ class ProgrammedPartition(Protocol):
         """
 
     def self_test(self, rng: np.random.Generator) -> SelfTest:
-        """Compare products of random panels, in both directions, with plain float64 arithmetic."""
+        """Compare elements of products of random panels, in both directions, with plain float64 arithmetic.
+
+        All of W is read for it.
+        """
 
 
 class Engine(Protocol):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
 
+from sedmad import failpoints
 from sedmad.core.membership.claim import Claim, short_id
 from sedmad.core.membership.record import SignedRecord
 from sedmad.core.offers import guardians
 from sedmad.errors import NameTaken, NotEnoughPeers, SedmadError
 from sedmad.net.identity import Identity
 from sedmad.node.clock import wall_time_s
-from sedmad.node.establishing import EstablishingService
+from sedmad.node.establishing import EstablishingService, with_guardians_before
 from sedmad.node.holding import HoldingService
 from sedmad.node.keeping import keep_record
 from sedmad.node.manifest import Manifest, read_manifest
@@ -22,7 +22,7 @@ from sedmad.node.offering import gather_offers
 from sedmad.node.put import Put
 from sedmad.node.records import DATA_TYPES, sign_record
 from sedmad.store import puts as put_table
-from sedmad.store.database import Database
+from sedmad.store.database import Connection, Database
 from sedmad.store.holdings import Kind
 from sedmad.store.manifests import ManifestKey
 from sedmad.wire.matrix_digest import matrix_digest
@@ -68,12 +68,14 @@ class CommittingService:
         key = self._key(put, digests)
         async with self._manifests.writing(key):
             before = self._manifests.get(key)
-            if before is not None and self._serves(before.manifest, put):
+            if before is not None and before.established and self._serves(before.manifest, put):
                 kept = before
             else:
-                kept = await self._store_new(put, key, digests, before.manifest if before else None)
+                kept = await self._store_new(put, key, digests, before)
+                failpoints.reach("committing.manifest_stored")
             try:
                 await self._make_safe(put, kept, before)
+                failpoints.reach("committing.manifest_told")
                 self._require_name(put)
             except SedmadError:
                 await self._take_back(before, kept)
@@ -89,7 +91,6 @@ class CommittingService:
                 kept,
                 put_id=put.put_id if fresh else b"",
                 needed=put.holders if fresh else kept.manifest.holders,
-                before=before.manifest if before else None,
             )
         except NotEnoughPeers as error:
             raise NotEnoughPeers(
@@ -100,10 +101,19 @@ class CommittingService:
         """Claim the name, here and on as many nodes as the matrix is to survive the loss of."""
         claim = self._claim(put.name, kept.manifest)
         signed_claim = SignedRecord(claim, sign_record(claim, self._identity))
-        await self._database.write(partial(keep_record, signed=signed_claim))
+
+        def transaction(connection: Connection) -> None:
+            keep_record(connection, signed_claim)
+            if put.committed:
+                # Not with the manifest: until its holders have that, somebody has to tell them to give the put up.
+                put_table.end(connection, put.put_id)
+
+        await self._database.write(transaction)
+        failpoints.reach("committing.name_stored")
         put.replaced = self._own_claim(put.name)
         self._membership.publish_claim(claim)
         named = await self._establishing.finish(kept, claim=signed_claim.signed)
+        failpoints.reach("committing.name_told")
         if len(named) < put.survive:
             raise NotEnoughPeers(
                 f"{put.name} is stored, but too few nodes know its name yet",
@@ -151,9 +161,10 @@ class CommittingService:
         )
 
     async def _store_new(
-        self, put: Put, key: ManifestKey, digests: list[bytes], before: Manifest | None
+        self, put: Put, key: ManifestKey, digests: list[bytes], kept: KeptManifest | None
     ) -> KeptManifest:
         cut = put.partitioning
+        before = kept.manifest if kept else None
         last = before or await self._last(key)
         ours = last is not None and last.owner == self._own_peer_id
         manifest = Manifest(
@@ -174,9 +185,9 @@ class CommittingService:
             written_at_s=wall_time_s(),
             successions=last.successions if last and ours else (),
         )
-        return await self._manifests.store_own(
-            manifest, put_id=put.put_id, also=partial(put_table.end, put_id=put.put_id)
-        )
+        if kept is not None:
+            manifest = with_guardians_before(manifest, kept)
+        return await self._manifests.store_own(manifest, put_id=put.put_id)
 
     async def _last(self, key: ManifestKey) -> Manifest | None:
         """Return the last manifest of a matrix that was removed."""

@@ -1,17 +1,15 @@
-"""What a node is made of: its services, who knows whom, and who is told what. Nothing is decided here."""
+"""What a node is made of: its services, tied together. Nothing is decided here."""
 
 from __future__ import annotations
 
 import os
 import random
-from dataclasses import dataclass
+from functools import partial
 
 from crossbar.engine import engine_for
 from crossbar.profile import IDEAL
 from sedmad.core.capacity import CapacityLedger
-from sedmad.core.membership import events
 from sedmad.core.membership.advert import Advert
-from sedmad.core.membership.claim import Claim
 from sedmad.net.credentials import Credentials
 from sedmad.net.host import PeerHost
 from sedmad.net.identity import Identity
@@ -20,77 +18,38 @@ from sedmad.node.asking import AskingService
 from sedmad.node.certificates import Certificates
 from sedmad.node.clock import wall_time_s
 from sedmad.node.committing import CommittingService
+from sedmad.node.draining import DrainingService
 from sedmad.node.establishing import EstablishingService
 from sedmad.node.getting import GettingService
+from sedmad.node.healing import HealingService
 from sedmad.node.holding import HoldingService
 from sedmad.node.invitations import InvitationService
-from sedmad.node.keeping import RecordKeeper, load_records
+from sedmad.node.keeping import RecordKeeper, load_records, mend_manifests
+from sedmad.node.leaving import LeavingService
 from sedmad.node.looking_up import LookUpService
+from sedmad.node.machine import read_memory
 from sedmad.node.manifests import ManifestService
 from sedmad.node.membership import MembershipService
+from sedmad.node.mesh_verifying import StoreService, VerifyingService
 from sedmad.node.multiplying import MultiplyingService
+from sedmad.node.node import Node
+from sedmad.node.owning import OwningService
+from sedmad.node.pledging import PledgingService
 from sedmad.node.putting import PuttingService
+from sedmad.node.reconciling import ReconcilingService
+from sedmad.node.recovering import RecoveringService
 from sedmad.node.releasing import ReleasingService
 from sedmad.node.removing import RemovingService
+from sedmad.node.repair_step import RepairSteps
+from sedmad.node.repairing import RepairingService
 from sedmad.node.residents import Residents
-from sedmad.store import manifests
+from sedmad.node.scrubbing import ScrubbingService
+from sedmad.node.verifying import verify_store
+from sedmad.store import manifests, promises
 from sedmad.store.blobs import BlobStore
 from sedmad.store.database import Database
 from sedmad.version import __version__
 from sedmad.wire.methods import MethodTable
-
-
-@dataclass(slots=True)
-class Node:
-    """The services of one daemon."""
-
-    sessions: Sessions
-    membership: MembershipService
-    certificates: Certificates
-    keeper: RecordKeeper
-    holding: HoldingService
-    manifests: ManifestService
-    lookups: LookUpService
-    multiplying: MultiplyingService
-    asking: AskingService
-    putting: PuttingService
-    releasing: ReleasingService
-    getting: GettingService
-    removing: RemovingService
-    invitations: InvitationService
-
-    def on_event(self, event: events.Event) -> None:
-        """Tell whoever it concerns what membership found."""
-        match event:
-            case events.PeerJoined(_, signed) | events.AdvertChanged(_, signed):
-                self.keeper.keep([signed])
-                if isinstance(signed.record, Advert):
-                    self.asking.chooser.take_note([signed.record])
-            case events.ClaimChanged(name, signed):
-                self.keeper.keep([signed])
-                self._notice_replacement(name)
-            case events.PeerSuspected(peer_id):
-                self.asking.doubt(peer_id)
-            case events.PeerDead(peer_id):
-                self.holding.owner_gone(peer_id)
-            case _:
-                pass
-
-    def on_link(self, peer_id: str, up: bool) -> None:
-        """A session gained or lost its stream."""
-        self.membership.on_link(peer_id, up)
-        if not up:
-            self.asking.doubt(peer_id)
-
-    def _notice_replacement(self, name: str) -> None:
-        """Somebody else took a newer version of a name of ours: ours is history."""
-        own = self.membership.core.peer_id
-        directory = self.membership.core.directory
-        winner, ours = directory.get(name), directory.find(name, own)
-        if winner is None or ours is None or winner.first_owner == own:
-            return
-        if isinstance(ours.record, Claim) and not ours.record.removed and winner.replaces(ours.record):
-            self.removing.on_replaced(ours.record)
 
 
 async def compose(
@@ -149,17 +108,52 @@ async def compose(
         membership=membership,
         stored=await database.read(manifests.load),
         applying=holding.applying,
+        on_kept=lambda manifest: node.on_kept(manifest),
     )
+    await mend_manifests(database, manifest_service)
     lookups = LookUpService(sessions=sessions, membership=membership, manifests=manifest_service)
     establishing = EstablishingService(
-        identity=identity, sessions=sessions, membership=membership, manifests=manifest_service
+        identity=identity,
+        database=database,
+        sessions=sessions,
+        membership=membership,
+        manifests=manifest_service,
+        on_refused=lambda key: node.owning.on_refused(key),
+    )
+    healing = HealingService(
+        own_peer_id=peer_id,
+        database=database,
+        blobs=blobs,
+        residents=residents,
+        sessions=sessions,
+        membership=membership,
+        manifests=manifest_service,
+        holding=holding,
+    )
+    blobs.on_corrupt = healing.on_corrupt
+    reconciling = ReconcilingService(
+        own_peer_id=peer_id,
+        database=database,
+        sessions=sessions,
+        membership=membership,
+        manifests=manifest_service,
+    )
+    pledging = PledgingService(
+        pledged_bytes=advert.memory_pledged_bytes,
+        read=read_memory,
+        database=database,
+        membership=membership,
+        manifests=manifest_service,
+        holding=holding,
+        healing=healing,
     )
     multiplying = MultiplyingService(manifest_service, residents, peer_id)
     asking = AskingService(
         membership=membership, multiplying=multiplying, sessions=sessions, rng=rng, own_peer_id=peer_id
     )
     removing = RemovingService(
-        own_peer_id=peer_id,
+        identity=identity,
+        database=database,
         sessions=sessions,
         membership=membership,
         manifests=manifest_service,
@@ -195,12 +189,66 @@ async def compose(
             row.peer_id: row.advert.addresses for row in membership.peers() if row.state == "alive"
         },
     )
+    store = StoreService(partial(verify_store, database, blobs, manifest_service))
+    verifying = VerifyingService(sessions=sessions, membership=membership, lookups=lookups, store=store)
     getting = GettingService(blobs=blobs, sessions=sessions, membership=membership)
+    owning = OwningService(
+        identity=identity,
+        database=database,
+        sessions=sessions,
+        membership=membership,
+        manifests=manifest_service,
+        establishing=establishing,
+        rng=rng,
+        promised=await database.read(promises.load),
+        compare_with=reconciling.meet,
+        on_won=lambda manifest: node.on_won(manifest),
+    )
+    repairing = RepairingService(
+        own_peer_id=peer_id,
+        membership=membership,
+        manifests=manifest_service,
+        holding=holding,
+        establishing=establishing,
+        steps=RepairSteps(
+            own_peer_id=peer_id,
+            sessions=sessions,
+            membership=membership,
+            manifests=manifest_service,
+            holding=holding,
+            releasing=releasing,
+            establishing=establishing,
+        ),
+    )
+    draining = DrainingService(
+        own_peer_id=peer_id,
+        database=database,
+        membership=membership,
+        manifests=manifest_service,
+        on_decided=repairing.look_afresh,
+    )
+    leaving = LeavingService(
+        own_peer_id=peer_id,
+        sessions=sessions,
+        membership=membership,
+        draining=draining,
+        repairing=repairing,
+    )
+    recovering = RecoveringService(
+        database=database,
+        membership=membership,
+        holding=holding,
+        on_recovered=lambda: node.on_recovered(),
+    )
     peers_may_ask.add("CertificateService", certificates)
     peers_may_ask.add("HoldingService", holding)
+    peers_may_ask.add("LeavingService", leaving)
     peers_may_ask.add("ManifestService", manifest_service)
     peers_may_ask.add("OwnerService", removing)
+    peers_may_ask.add("OwnershipService", owning)
     peers_may_ask.add("ProductService", multiplying)
+    peers_may_ask.add("ReconcilingService", reconciling)
+    peers_may_ask.add("StoreService", store)
     node = Node(
         sessions=sessions,
         membership=membership,
@@ -209,6 +257,15 @@ async def compose(
         holding=holding,
         manifests=manifest_service,
         lookups=lookups,
+        healing=healing,
+        pledging=pledging,
+        reconciling=reconciling,
+        recovering=recovering,
+        owning=owning,
+        repairing=repairing,
+        draining=draining,
+        leaving=leaving,
+        scrubbing=ScrubbingService(database=database, blobs=blobs, busy=lambda: multiplying.joiner.busy),
         multiplying=multiplying,
         asking=asking,
         putting=putting,
@@ -216,6 +273,7 @@ async def compose(
         getting=getting,
         removing=removing,
         invitations=invitations,
+        verifying=verifying,
     )
     return node
 

@@ -1,6 +1,7 @@
 """What a user may set: built-in defaults, then config.toml, then SEDMAD_* variables, then flags.
 
 Unknown keys are refused with the nearest known one named, so that a typing error never goes unnoticed.
+SEDMAD_FAIL_POINT is no setting: it kills the daemon, is for tests, and is refused in config.toml as unknown.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def _from_file(path: Path) -> dict[str, Any]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationInvalid(f"{path} cannot be read", why=str(error)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # Besides its own error, tomllib lets those of endless numbers and nestings through.
         raise ConfigurationInvalid(f"{path} is not valid TOML", why=str(error)) from error
     return _checked(document, str(path))
 

@@ -11,7 +11,8 @@ import trio
 
 from sedmad.errors import FrameInvalid, HomeInUse, ProtocolViolation, SessionLost
 from sedmad.net.channel import Channel
-from sedmad.wire.frame import FrameDecoder, encode
+from sedmad.net.stream_socket import StreamSocket, without
+from sedmad.wire.frame import Buffer, FrameDecoder, encode
 from sedmad.wire.methods import MethodTable
 
 if TYPE_CHECKING:
@@ -23,9 +24,12 @@ log = structlog.get_logger("sedmad.control")
 # Two hundred clients at once are served fairly; beyond that a client waits in the listen queue.
 CLIENTS_MAX = 256
 READ_BYTES = 256 << 10
-COALESCE_BYTES = 64 << 10
+# Answers of one joined panel leave together, and half a megabyte keeps nobody else waiting.
+COALESCE_BYTES = 512 << 10
 # A client that does not read its answers is let go.
 WRITE_STALL_S = 30.0
+# Nothing tells when a client that has ended its direction closes the other one as well.
+HALF_CLOSED_STEP_S = 0.05
 
 
 async def serve_control(
@@ -62,40 +66,57 @@ async def serve_control(
 async def _serve_client(stream: trio.SocketStream, methods: MethodTable, limit: trio.CapacityLimiter) -> None:
     async with limit, stream:
         channel = Channel(methods, remote_name="the client")
+        client = StreamSocket(stream.socket)
+        writing = trio.Lock()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(channel.serve)
-                nursery.start_soon(_write, stream, channel)
-                await _read(stream, channel)
+                nursery.start_soon(_write, client, channel, writing)
+                await _read(client, channel)
+                await _answer_the_rest(client, channel, writing)
                 nursery.cancel_scope.cancel()
         except* (FrameInvalid, ProtocolViolation) as group:
             log.warning("client_closed", why=str(group.exceptions[0]))
-        except* trio.BrokenResourceError:
+        except* OSError:
             log.debug("client_gone")
         finally:
             channel.close(SessionLost("the client is gone"))
+            client.close()
 
 
-async def _read(stream: trio.SocketStream, channel: Channel) -> None:
+async def _read(client: StreamSocket, channel: Channel) -> None:
     decoder = FrameDecoder()
-    while data := await stream.receive_some(READ_BYTES):
-        for frame in decoder.receive_data(data):
+    received = memoryview(bytearray(READ_BYTES))
+    while count := await client.receive_into(received):
+        for frame in decoder.receive_data(received[:count]):
             channel.deliver(frame)
 
 
-async def _write(stream: trio.SocketStream, channel: Channel) -> None:
+async def _answer_the_rest(client: StreamSocket, channel: Channel, writing: trio.Lock) -> None:
+    """A client has ended its direction: unless it is gone, it still waits for answers to what is complete."""
+    channel.end_requests()
+    while (channel.incoming_count or channel.has_frames) and not client.is_hung_up():  # noqa: ASYNC110 - see above
+        await trio.sleep(HALF_CLOSED_STEP_S)
+    async with writing:
+        return
+
+
+async def _write(client: StreamSocket, channel: Channel, writing: trio.Lock) -> None:
     while True:
-        frame = channel.take()
-        if frame is None:
-            await channel.wait_for_frames()
-            continue
-        pieces = encode(frame)
-        size_bytes = frame.size_bytes
+        pieces: list[Buffer] = []
+        size_bytes = 0
         while size_bytes < COALESCE_BYTES and (frame := channel.take()) is not None:
             pieces += encode(frame)
             size_bytes += frame.size_bytes
-        with trio.move_on_after(WRITE_STALL_S) as stall:
-            for piece in pieces if size_bytes > COALESCE_BYTES else [b"".join(pieces)]:
-                await stream.send_all(memoryview(piece))
+        if not pieces:
+            await channel.wait_for_frames()
+            continue
+        rest = without(pieces, client.send_now(pieces))
+        if not rest:
+            continue
+        async with writing:
+            with trio.move_on_after(WRITE_STALL_S) as stall:
+                while rest:
+                    rest = without(rest, await client.send(rest))
         if stall.cancelled_caught:
-            raise trio.BrokenResourceError("the client does not read its answers")
+            raise BrokenPipeError("the client does not read its answers")

@@ -30,8 +30,11 @@ class PendingPut:
     disk_left_bytes: int
     holdings: dict[int, Holding] = field(default_factory=dict)
 
-    def take(self, holding: Holding) -> None:
+    def take(self, holding: Holding, *, on_disk: bool = False) -> None:
         """Take a copy in.
+
+        Args:
+            on_disk: a matrix here has it already, and its disk is counted there.
 
         Raises:
             ProtocolViolation: it is not what was agreed on.
@@ -40,7 +43,7 @@ class PendingPut:
         if before is not None and before.digest != holding.digest:
             raise ProtocolViolation("a partition was given other bytes", node=self.owner)
         memory_bytes = _memory_bytes(holding) - (_memory_bytes(before) if before else 0)
-        disk_bytes = 0 if before else holding.size_bytes
+        disk_bytes = 0 if before or on_disk else holding.size_bytes
         if memory_bytes > self.memory_left_bytes or disk_bytes > self.disk_left_bytes:
             raise ProtocolViolation("a copy needs more room than was set aside for its put", node=self.owner)
         self.memory_left_bytes -= memory_bytes
@@ -69,6 +72,30 @@ class Copies:
         holdings = self.of(group_key).values()
         resident = sum(holding.size_bytes for holding in holdings if holding.kind is Kind.RESIDENT)
         return resident, sum(holding.size_bytes for holding in holdings) - resident
+
+    def lacking(self, manifest: Manifest, peer_id: str) -> dict[int, Kind]:
+        """Return the copies that a manifest gives this node, `peer_id`, and that are not here as it says."""
+        here = self.of(manifest.group_key)
+        given = {} if manifest.removed else manifest.held_by(peer_id)
+        return {
+            index: kind
+            for index, kind in given.items()
+            if index not in here or (kind is Kind.RESIDENT and here[index].kind is Kind.STANDBY)
+        }
+
+    def resident(self) -> list[Holding]:
+        """Return the resident copies, the latest first."""
+        copies = [holding for holdings in self._copies.values() for holding in holdings.values()]
+        return [holding for holding in reversed(copies) if holding.kind is Kind.RESIDENT]
+
+    def using(self, digest: bytes) -> list[Holding]:
+        """Return the copies that have these bytes."""
+        return [
+            holding
+            for holdings in self._copies.values()
+            for holding in holdings.values()
+            if holding.digest == digest
+        ]
 
     async def take_up(self, holding: Holding, manifest: Manifest) -> bool:
         """Count a copy again, and program it; False if its bytes are gone or have changed."""

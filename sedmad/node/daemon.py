@@ -16,14 +16,17 @@ from sedmad.net.identity import Identity
 from sedmad.net.join import serve_join
 from sedmad.node.advertising import first_advert, measure_again, tell_load
 from sedmad.node.bootstrap import BOOTSTRAP_FILE, load_bootstrap
-from sedmad.node.composition import Node, compose
+from sedmad.node.composition import compose
 from sedmad.node.configuration import Configuration
 from sedmad.node.control import serve_control
 from sedmad.node.matrices import MatrixService, MatrixSummaries
+from sedmad.node.node import Node
+from sedmad.node.restoring import restore_copies
 from sedmad.node.status import NodeService
 from sedmad.store import puts
 from sedmad.store.blobs import open_blobs
 from sedmad.store.database import Database, open_database
+from sedmad.store.snapshotting import keep_snapshots
 from sedmad.wire.methods import MethodTable
 
 log = structlog.get_logger("sedmad")
@@ -72,14 +75,25 @@ async def _start(
     stopping: trio.Event,
 ) -> None:
     """Start the services: those that others need first, the doors last."""
+    await nursery.start(keep_snapshots, database)
     for service in (node.keeper.run, node.holding.run, node.removing.run):
         await nursery.start(service)
-    await node.holding.restore(node.manifests.kept())
+    await restore_copies(database, node.holding, node.manifests.kept())
     await nursery.start(node.multiplying.joiner.serve)
     await nursery.start(node.asking.joiner.serve)
+    await node.draining.restore()
     await nursery.start(node.sessions.run)
     await nursery.start(node.membership.run)
     await nursery.start(node.releasing.run, await database.read(puts.load))
+    await nursery.start(node.healing.run)
+    await nursery.start(node.pledging.run)
+    await nursery.start(node.reconciling.run)
+    await nursery.start(node.owning.run)
+    await nursery.start(node.repairing.run)
+    await nursery.start(node.recovering.run)
+    if not node.recovering.is_under_way:
+        node.removing.free_all_unnamed()
+    await nursery.start(node.scrubbing.run)
     for peer_id, addresses in load_bootstrap(home.certificates / BOOTSTRAP_FILE).items():
         node.sessions.keep(peer_id, addresses)
     if node.invitations.is_admin:
@@ -105,6 +119,10 @@ def _client_methods(
             membership=node.membership,
             sessions=node.sessions,
             holding=node.holding,
+            manifests=node.manifests,
+            pledging=node.pledging,
+            repairing=node.repairing,
+            restored=lambda: node.recovering.is_under_way,
             invitations=node.invitations,
             summaries=summaries,
             mesh_id=credentials.mesh_id.hex(),
@@ -124,6 +142,8 @@ def _client_methods(
             asking=node.asking,
         ),
     )
+    methods.add("DrainingService", node.leaving)
+    methods.add("VerifyingService", node.verifying)
     return methods
 
 

@@ -6,20 +6,23 @@ most of the guardians establishes nothing, so of two sides of a split at most on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import structlog
 import trio
 
+from sedmad import failpoints
 from sedmad.core.membership.claim import Claim, short_id
-from sedmad.errors import NotEnoughPeers, SedmadError
+from sedmad.core.ownership import is_majority
+from sedmad.errors import NotEnoughPeers, SedmadError, StaleManifest
 from sedmad.net.identity import Identity
 from sedmad.net.sessions import Sessions
 from sedmad.node.clock import monotonic_s, wall_time_s
-from sedmad.node.manifest import Manifest
+from sedmad.node.manifest import Manifest, read_manifest
 from sedmad.node.manifests import KeptManifest, ManifestService, Transaction
 from sedmad.node.membership import MembershipService
+from sedmad.store.database import Database
 from sedmad.store.manifests import ManifestKey
 from sedmad.wire import messages as wire
 
@@ -30,26 +33,34 @@ TELL_TIMEOUT_S = 10.0
 
 
 class EstablishingService:
-    """Tells manifests of ours, and establishes them."""
+    """Tells manifests of ours, and establishes them.
+
+    Args:
+        on_refused: called with a matrix of ours of which a peer knows something newer, or promised to refuse ours.
+    """
 
     def __init__(
         self,
         *,
         identity: Identity,
+        database: Database,
         sessions: Sessions,
         membership: MembershipService,
         manifests: ManifestService,
+        on_refused: Callable[[ManifestKey], None] = lambda key: None,
     ) -> None:
         self._own_peer_id = identity.peer_id
+        self._database = database
         self._sessions = sessions
         self._membership = membership
         self._manifests = manifests
+        self._on_refused = on_refused
 
     def may_plan(self, manifest: Manifest) -> bool:
         """Whether a matrix is ours, and enough of its guardians live for a change of it to be established."""
-        if manifest.owner != self._own_peer_id:
+        if manifest.owner != self._own_peer_id or self._database.restored_from is not None:
             return False
-        alive = {peer for peer in manifest.guardians if self._membership.state_of(peer) != "dead"}
+        alive = [peer for peer in manifest.guardians if self._membership.state_of(peer) != "dead"]
         return is_majority(alive, manifest.guardians)
 
     async def establish(
@@ -72,9 +83,9 @@ class EstablishingService:
             NotEnoughPeers: too few keep it. It stays on disk where it came to; a later one takes its place.
             StaleManifest: the matrix is somebody else's by now.
         """
-        before = self._manifests.get_kept(manifest.key)
+        before = self._manifests.get(manifest.key)
         kept = await self.propose(manifest, put_id=put_id, needed=needed, also=also)
-        await self.finish(kept, beside=self._others(before) if before else frozenset())
+        await self.finish(kept, beside=self._others(before.manifest) if before else frozenset())
         return kept.manifest
 
     async def propose(
@@ -86,9 +97,12 @@ class EstablishingService:
         also: Transaction | None = None,
     ) -> KeptManifest:
         """Do the first half of `establish`: nobody frees anything yet."""
-        before = self._manifests.get_kept(manifest.key)
+        before = self._manifests.get(manifest.key)
+        if before is not None:
+            manifest = with_guardians_before(manifest, before)
         kept = await self._manifests.store_own(manifest, put_id=put_id, also=also)
-        return await self.make_safe(kept, put_id=put_id, needed=needed, before=before)
+        await self.make_safe(kept, put_id=put_id, needed=needed)
+        return kept
 
     async def make_safe(
         self,
@@ -96,15 +110,15 @@ class EstablishingService:
         *,
         put_id: bytes = b"",
         needed: frozenset[str] = frozenset(),
-        before: Manifest | None = None,
-    ) -> KeptManifest:
-        """Have a manifest that is on disk here kept by most guardians, of those before as well, and by `needed`."""
+    ) -> None:
+        """Have a manifest that is on disk here kept by most guardians, of those before as well, and by `needed`.
+
+        Raises:
+            NotEnoughPeers: too few keep it.
+        """
         others = self._others(kept.manifest)
-        guardians = [kept.manifest.guardians]
-        if before is not None and set(before.guardians) != set(kept.manifest.guardians):
-            guardians.append(before.guardians)
-            others |= set(before.guardians) - {self._own_peer_id}
-        keeping = await self.tell(kept.signed, others, put_id=put_id)
+        guardians = [group for group in (kept.manifest.guardians, kept.manifest.guardians_before) if group]
+        keeping = await self.tell(kept.signed, others, put_id=put_id, committing=needed)
         keeping.add(self._own_peer_id)
         if not needed <= keeping or not all(is_majority(keeping, group) for group in guardians):
             names = ", ".join(sorted(map(self._membership.name_of, others - keeping)))
@@ -113,7 +127,6 @@ class EstablishingService:
                 why=f"no answer came from {names}; all that it gives copies to and most guardians have to keep it",
                 hint="Try again when they are back.",
             )
-        return kept
 
     async def finish(
         self,
@@ -132,6 +145,7 @@ class EstablishingService:
         """
         manifest = kept.manifest
         await self._manifests.establish(manifest.key, manifest.order)
+        failpoints.reach("establishing.established")
         if not manifest.removed:
             self._raise_claims(manifest)
         others = self._others(manifest) | (set(beside) - {self._own_peer_id})
@@ -143,14 +157,22 @@ class EstablishingService:
         peers: Iterable[str],
         *,
         put_id: bytes = b"",
+        committing: frozenset[str] = frozenset(),
         claim: bytes = b"",
         established: bool = False,
     ) -> set[str]:
-        """Give a manifest, and the name that goes with it, to peers at once; return those that have it on disk."""
+        """Give a manifest, and the name that goes with it, to peers at once; return those that have it on disk.
+
+        Args:
+            committing: peers that have to hold all that it gives them, by the put `put_id`; others may lack something,
+                and fetch it.
+        """
         keeping: set[str] = set()
 
         async def tell_one(peer_id: str) -> None:
-            request = wire.StoreManifestRequest(manifest=signed, put_id=put_id, established=established)
+            request = wire.StoreManifestRequest(manifest=signed, established=established)
+            if peer_id in committing:
+                request.put_id = put_id
             if claim:
                 request.claim.ParseFromString(claim)
             try:
@@ -158,6 +180,8 @@ class EstablishingService:
                 await self._sessions.call(peer_id, STORE_MANIFEST, request, deadline=deadline)
             except SedmadError as error:
                 log.warning("manifest_not_told", peer=peer_id, why=str(error))
+                if isinstance(error, StaleManifest):
+                    self._on_refused(read_manifest(signed).key)
             else:
                 keeping.add(peer_id)
 
@@ -175,7 +199,8 @@ class EstablishingService:
                 self._membership.publish_claim(claim_for(claim, manifest))
 
     def _others(self, manifest: Manifest) -> set[str]:
-        return {*manifest.guardians, *manifest.holders} - {self._own_peer_id}
+        peers = {*manifest.guardians, *manifest.guardians_before, *manifest.holders}
+        return peers - {self._own_peer_id}
 
 
 def key_of(claim: Claim) -> ManifestKey:
@@ -195,7 +220,16 @@ def claim_for(claim: Claim, manifest: Manifest) -> Claim:
     )
 
 
-def is_majority(peers: Iterable[str], guardians: Iterable[str]) -> bool:
-    """Whether these peers are more than half of the guardians."""
-    group = set(guardians)
-    return 2 * len(group.intersection(peers)) > len(group)
+def with_guardians_before(manifest: Manifest, before: KeptManifest) -> Manifest:
+    """Return the manifest that follows `before`, naming the guardians whose agreement it needs beside its own.
+
+    They cannot change twice before the first change is established: then they stay as they are.
+    """
+    if not before.established:
+        return replace(
+            manifest,
+            guardians=before.manifest.guardians,
+            guardians_before=before.manifest.guardians_before,
+        )
+    changed = set(manifest.guardians) != set(before.manifest.guardians)
+    return replace(manifest, guardians_before=before.manifest.guardians if changed else ())

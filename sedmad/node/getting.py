@@ -73,17 +73,16 @@ class GettingService:
         )
 
     def _sources(self, manifest: Manifest, index: int) -> list[str]:
-        """Return "" for this node where it has the bytes, then holders, the living and near first."""
+        """Return "" for this node where it has the bytes, then holders: the connected, the living, the near first."""
         here = [""] if self._blobs.contains(manifest.digests[index]) else []
         order = {"alive": 0, "suspect": 1, "dead": 2}
 
-        def key(peer_id: str) -> tuple[int, float]:
+        def key(peer_id: str) -> tuple[bool, int, float]:
             row = self._membership.row(peer_id)
-            return (order[row.state], row.rtt_s or 1.0) if row else (3, 0.0)
+            state, rtt_s = (order[row.state], row.rtt_s or 1.0) if row else (3, 0.0)
+            return self._sessions.attached(peer_id) is None, state, rtt_s
 
-        return here + sorted(
-            (peer for peer in manifest.copies[index] if self._sessions.attached(peer)), key=key
-        )
+        return here + sorted(manifest.copies[index], key=key)
 
     async def _from(self, source: str, digest: bytes, offset: int) -> AsyncGenerator[Chunk, None]:
         if source:

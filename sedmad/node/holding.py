@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from sedmad import failpoints
 from sedmad.core.capacity import CapacityLedger
 from sedmad.core.partitioning import Partitioning
 from sedmad.errors import (
@@ -57,7 +58,14 @@ Transaction = Callable[[Connection], None]
 
 
 class HoldingService:
-    """Keeps copies; serves HoldingService of the contract to members, and this node's own puts."""
+    """Keeps copies; serves HoldingService of the contract to members, and this node's own puts.
+
+    Attributes:
+        copies: those of matrices; changed under the lock of `uses` only.
+        uses: of the blobs on this node.
+        transfers: to be taken around each fetch.
+        changed: called when what is held or set aside has changed.
+    """
 
     def __init__(
         self,
@@ -76,11 +84,11 @@ class HoldingService:
         self._residents = residents
         self._sessions = sessions
         self.ledger = ledger
-        self._on_changed = on_changed
+        self.changed = on_changed
         self._puts: dict[bytes, PendingPut] = {}
-        self._transfers = trio.CapacityLimiter(TRANSFERS_MAX)
-        self._uses = BlobUses(blobs, residents)
-        self._copies = Copies(blobs, residents, self._uses, ledger)
+        self.transfers = trio.CapacityLimiter(TRANSFERS_MAX)
+        self.uses = BlobUses(blobs, residents)
+        self.copies = Copies(blobs, residents, self.uses, ledger)
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -88,32 +96,11 @@ class HoldingService:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await self._uses.delete_unneeded()
-
-    async def restore(self, manifests: list[Manifest]) -> None:
-        """Take up what lies on disk from an earlier life: program the resident copies, count all."""
-        by_group = {manifest.group_key: manifest for manifest in manifests}
-        dropped: list[Holding] = []
-        for holding in await self._database.read(holding_table.load):
-            manifest = by_group.get(holding.group_key)
-            # Without a manifest: a copy of a put that was never committed. Its owner stores it again, or not.
-            if manifest is None or not await self._copies.take_up(holding, manifest):
-                dropped.append(holding)
-                log.warning(
-                    "copy_dropped", partition=holding.partition_index, digest=holding.digest.hex()[:16]
-                )
-
-        def release(connection: Connection) -> None:
-            for holding in dropped:
-                holding_table.release(connection, holding.group_key, [holding.partition_index])
-
-        if dropped:
-            await self._database.write(release)
-        await self._uses.delete_unknown()
+            await self.uses.delete_unneeded()
 
     def bytes_of(self, group_key: bytes) -> tuple[int, int]:
         """Return the resident and the standby bytes of a matrix here."""
-        return self._copies.bytes_of(group_key)
+        return self.copies.bytes_of(group_key)
 
     # What members ask.
 
@@ -122,26 +109,12 @@ class HoldingService:
     ) -> wire.ReserveCopiesResponse:
         """Set room aside for a member's put."""
         self.reserve(request, call.remote)
+        failpoints.reach("holding.reserved")
         return wire.ReserveCopiesResponse()
 
     async def hold_copy(self, request: wire.HoldCopyRequest, call: IncomingCall) -> wire.HoldCopyResponse:
         """Fetch a partition of a member's put; answers when it is safe."""
-        put = self._put(request.put_id, call.remote)
-        kind = KINDS.get(request.kind)
-        if kind is None or request.partition_index >= put.partitioning.count or len(request.digest) != 32:
-            raise ProtocolViolation("a copy of what there is not", node=call.remote)
-        await self.need(request.digest)
-        try:
-            async with self._transfers:
-                # Not before there is a place: what waits here may have been given up meanwhile.
-                put = self._put(request.put_id, call.remote)
-                if not self._blobs.contains(request.digest):
-                    size_bytes = put.partitioning.size_bytes(request.partition_index)
-                    sources = [source for source in request.sources if source != self._own_peer_id]
-                    await fetch_partition(self._sessions, self._blobs, request.digest, size_bytes, sources)
-                await self.hold(request.put_id, request.partition_index, request.digest, kind)
-        finally:
-            self.need_no_more(request.digest)
+        await self.take_copy(request, call.remote)
         return wire.HoldCopyResponse()
 
     async def release_put(
@@ -171,18 +144,22 @@ class HoldingService:
         """Set room aside.
 
         Raises:
-            InsufficientCapacity: with the arithmetic.
+            InsufficientCapacity: the pledge has no room for it, with the arithmetic.
+            DiskFull: the disk has none, whatever was pledged, with the arithmetic.
         """
         dtype = DTYPES.get(request.data_type)
         if len(request.put_id) != PUT_ID_BYTES or dtype is None or request.put_id in self._puts:
             raise ProtocolViolation("a put is malformed or known already", node=owner)
-        if not 0 < request.disk_bytes >= request.resident_bytes:
-            raise ProtocolViolation("every copy takes room on disk", node=owner)
+        if request.disk_bytes + request.resident_bytes == 0:
+            raise ProtocolViolation("every copy takes room", node=owner)
         if len(self._puts) >= PUTS_MAX:
             raise Overloaded(
                 "too many matrices are being stored here", why=f"at most {PUTS_MAX}", node=self._own_peer_id
             )
         partitioning = Partitioning(request.rows, request.columns, ITEMSIZE[dtype])
+        if request.disk_bytes:
+            awaited_bytes = sum(put.disk_left_bytes for put in self._puts.values())
+            self._blobs.require_room(request.disk_bytes + awaited_bytes)
         self.ledger.reserve(
             request.put_id,
             expires_at_s=monotonic_s() + PUT_S_MAX,
@@ -192,7 +169,32 @@ class HoldingService:
         self._puts[request.put_id] = PendingPut(
             owner, partitioning, dtype, request.resident_bytes, request.disk_bytes
         )
-        self._on_changed()
+        self.changed()
+
+    async def take_copy(self, request: wire.HoldCopyRequest, owner: str) -> None:
+        """Fetch a partition of a put, unless it is here, and hold it.
+
+        Raises:
+            HoldersUnreachable: no source gave all of it.
+            NotPermitted: the put was given up.
+        """
+        put = self._put(request.put_id, owner)
+        kind = KINDS.get(request.kind)
+        if kind is None or request.partition_index >= put.partitioning.count or len(request.digest) != 32:
+            raise ProtocolViolation("a copy of what there is not", node=owner)
+        await self.need(request.digest)
+        try:
+            async with self.transfers:
+                # Not before there is a place: what waits here may have been given up meanwhile.
+                put = self._put(request.put_id, owner)
+                if not self._blobs.contains(request.digest):
+                    size_bytes = put.partitioning.size_bytes(request.partition_index)
+                    sources = [source for source in request.sources if source != self._own_peer_id]
+                    await fetch_partition(self._sessions, self._blobs, request.digest, size_bytes, sources)
+                    failpoints.reach("holding.fetched")
+                await self.hold(request.put_id, request.partition_index, request.digest, kind)
+        finally:
+            self.need_no_more(request.digest)
 
     async def hold(self, put_id: bytes, index: int, digest: bytes, kind: Kind) -> None:
         """Make a blob that is here, and `need`ed, a copy of a put: on disk, and programmed where it is resident.
@@ -201,7 +203,7 @@ class HoldingService:
             NotPermitted: the put was given up.
             ProtocolViolation: it is not what was agreed on.
         """
-        async with self._uses.lock:
+        async with self.uses.lock:
             put = self._puts.get(put_id)
             if put is None:
                 raise self._no_such_put()
@@ -209,27 +211,32 @@ class HoldingService:
             size_bytes = put.partitioning.size_bytes(index)
             holding = Holding(put_id, index, digest, kind, size_bytes, State.PENDING)
             before = put.holdings.get(index)
-            put.take(holding)
-            self._uses.add_copy(holding)
+            # A standby copy that becomes resident takes no more disk.
+            here = any(copy.partition_index == index for copy in self.copies.using(digest))
+            put.take(holding, on_disk=here)
+            self.uses.add_copy(holding)
             if before is not None:
-                self._uses.remove_copy(before)
+                self.uses.remove_copy(before)
             await self._database.write(partial(holding_table.hold, holding=holding))
+            failpoints.reach("holding.held")
         if kind is Kind.RESIDENT:
             await self._residents.program(digest, rows, put.partitioning.columns, put.dtype)
-            if not self._uses.needed_resident(digest):
+            if not self.uses.needed_resident(digest):
                 # The put was given up while it was programmed.
                 self._residents.drop(digest)
+        failpoints.reach("holding.programmed")
 
     async def release(self, put_id: bytes) -> None:
         """Give up the copies of a put."""
         # Not cancelled in between: what is on disk and what is counted here would differ.
         with trio.CancelScope(shield=True):
-            async with self._uses.lock:
+            async with self.uses.lock:
                 if put_id not in self._puts:
                     return
                 await self._database.write(partial(holding_table.release, group_key=put_id))
+                failpoints.reach("holding.released")
                 self._forget_put(put_id)
-        self._on_changed()
+        self.changed()
 
     def owner_gone(self, owner: str) -> None:
         """An owner is dead: what it was storing was never acknowledged, as that takes this node's word."""
@@ -245,12 +252,12 @@ class HoldingService:
 
     async def need(self, digest: bytes) -> None:
         """Keep a blob that is there, or about to be, from being deleted; until `need_no_more`."""
-        async with self._uses.lock:
-            self._uses.add(digest)
+        async with self.uses.lock:
+            self.uses.add(digest)
 
     def need_no_more(self, digest: bytes) -> None:
         """Let a blob go, unless a copy here holds it."""
-        self._uses.remove(digest)
+        self.uses.remove(digest)
 
     # What a manifest changes.
 
@@ -268,15 +275,16 @@ class HoldingService:
         """
         # Not cancelled in between: what is on disk and what is known here would differ.
         with trio.CancelScope(shield=True):
-            async with self._uses.lock:
+            async with self.uses.lock:
                 group_key = manifest.group_key
                 put = self._puts.get(put_id)
                 if put is not None and put.owner != manifest.owner:
                     raise self._no_such_put()
                 fresh = put.holdings if put else {}
-                before = self._copies.of(group_key)
+                before = self.copies.of(group_key)
                 after = self._named(manifest, before, fresh)
-                if put_id and len(after) < len(manifest.held_by(self._own_peer_id)):
+                given = {} if manifest.removed else manifest.held_by(self._own_peer_id)
+                if put_id and len(after) < len(given):
                     raise NotPermitted(
                         "this node does not hold all that a put gives it", node=self._own_peer_id, hint=""
                     )
@@ -297,13 +305,13 @@ class HoldingService:
                 yield transaction
                 # The matrix takes over what its put needed: none of it is unneeded in between.
                 for holding in after.values():
-                    self._uses.add_copy(holding)
+                    self.uses.add_copy(holding)
                 if put is not None:
                     self._forget_put(put_id)
-                self._copies.replace(group_key, after)
+                self.copies.replace(group_key, after)
                 for holding in after.values():
-                    self._uses.remove_copy(holding)
-        self._on_changed()
+                    self.uses.remove_copy(holding)
+        self.changed()
 
     def _named(
         self, manifest: Manifest, before: dict[int, Holding], fresh: dict[int, Holding]
@@ -320,7 +328,7 @@ class HoldingService:
 
     def _forget_put(self, put_id: bytes) -> None:
         for holding in self._puts.pop(put_id).holdings.values():
-            self._uses.remove_copy(holding)
+            self.uses.remove_copy(holding)
         self.ledger.release(put_id)
 
     def _put(self, put_id: bytes, remote: str) -> PendingPut:

@@ -60,6 +60,11 @@ class Joiner(Generic[Task, Item, Result]):
         self._ids = itertools.count(1)
         self._nursery: trio.Nursery | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs, or is about to."""
+        return bool(self._running)
+
     async def serve(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run joined products until cancelled."""
         async with trio.open_nursery() as nursery:

@@ -13,13 +13,17 @@ from sedmad.core.membership.advert import Advert
 from sedmad.core.membership.record import SignedRecord
 from sedmad.errors import PeerError, SedmadError
 from sedmad.node.records import read_record
+from sedmad.store import manifests as manifest_table
 from sedmad.store import records as record_table
 from sedmad.store.database import Connection, Database
+from sedmad.store.manifests import ManifestKey, StoredManifest
 from sedmad.store.records import RecordKind
 
 if TYPE_CHECKING:
     # libp2p brings stubs that hide trio's own types, this one among them.
     from trio_typing import TaskStatus
+
+    from sedmad.node.manifests import ManifestService
 
 log = structlog.get_logger("sedmad.keeping")
 
@@ -34,7 +38,7 @@ def keep_record(connection: Connection, signed: SignedRecord) -> None:
 
 
 async def load_records(database: Database) -> list[SignedRecord]:
-    """Return the records of an earlier life; a damaged one is left out and said."""
+    """Return the records of an earlier life; a damaged one is left out and said, and makes all tables doubtful."""
     stored: list[bytes] = []
     for kind in RecordKind:
         stored += (await database.read(partial(record_table.load, kind=kind))).values()
@@ -44,7 +48,33 @@ async def load_records(database: Database) -> list[SignedRecord]:
             records.append(read_record(signed))
         except PeerError as error:
             log.warning("record_damaged", why=str(error))
+    if len(records) < len(stored):
+        # A name may be among them: what no name stands for must not be freed before others were asked.
+        await database.distrust()
     return records
+
+
+async def mend_manifests(database: Database, manifests: ManifestService) -> None:
+    """Take damaged manifests out of the table, and older ones from the snapshot in their place.
+
+    What is missing then, or out of date, others know: blobs are kept until they were asked.
+    """
+    if not manifests.damaged:
+        return
+    older = {row.key: row for row in await database.read_snapshot(manifest_table.load) or ()}
+    for key in manifests.damaged:
+        row = older.get(key)
+        if row is not None and not manifests.take_up(row):
+            row = None
+        await database.write(partial(_replace_manifest, key=key, row=row))
+        log.error("manifest_replaced", digest=key.matrix_digest.hex()[:16], from_snapshot=row is not None)
+    await database.distrust()
+
+
+def _replace_manifest(connection: Connection, key: ManifestKey, row: StoredManifest | None) -> None:
+    manifest_table.drop(connection, key)
+    if row is not None:
+        manifest_table.put(connection, row)
 
 
 class RecordKeeper:

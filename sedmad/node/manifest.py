@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
@@ -20,6 +21,8 @@ from sedmad.wire.matrix_digest import matrix_digest
 
 MANIFEST_DOMAIN = "sedma/v1/manifest"
 ITEMSIZE = {"float32": 4, "float64": 8}
+# How a matrix is cut is asked for with every product: as many matrices as are multiplied with at once, and more.
+PARTITIONINGS_KEPT = 1024
 _KINDS = {Kind.RESIDENT: wire.COPY_KIND_RESIDENT, Kind.STANDBY: wire.COPY_KIND_STANDBY}
 KINDS: dict[int, Kind] = {number: kind for kind, number in _KINDS.items()}
 
@@ -33,6 +36,8 @@ class Manifest:
     """Where the partitions of one matrix lie.
 
     Attributes:
+        guardians_before: those of the last established manifest, where they are others; until this one is established,
+            nothing is decided without most of them.
         digests: of each partition, 32 bytes.
         copies: of each partition, the kind of each holder's copy by peer id; the resident one first.
         successions: how the matrix came to its owner, one encoded link for each time that it was passed on.
@@ -55,6 +60,7 @@ class Manifest:
     previous_digest: bytes = b""
     written_at_s: float = 0.0
     removed: bool = False
+    guardians_before: tuple[str, ...] = ()
     successions: tuple[bytes, ...] = ()
     guardianship: bytes = b""
     encoded: bytes = b""
@@ -84,7 +90,7 @@ class Manifest:
     @property
     def partitioning(self) -> Partitioning:
         """How the matrix is cut."""
-        return Partitioning(self.rows, self.columns, ITEMSIZE[self.dtype])
+        return _partitioning(self.rows, self.columns, ITEMSIZE[self.dtype])
 
     def rows_of(self, index: int) -> tuple[int, int]:
         """Return the first row of a partition and the row behind its last."""
@@ -99,6 +105,11 @@ class Manifest:
     def held_by(self, peer_id: str) -> dict[int, Kind]:
         """Return the partitions that a node has to hold, and how."""
         return {index: copies[peer_id] for index, copies in enumerate(self.copies) if peer_id in copies}
+
+
+@lru_cache(maxsize=PARTITIONINGS_KEPT)
+def _partitioning(rows: int, columns: int, itemsize: int) -> Partitioning:
+    return Partitioning(rows, columns, itemsize)
 
 
 def group_key(key: ManifestKey) -> bytes:
@@ -146,7 +157,14 @@ def read_manifest(signed: wire.SignedManifest) -> Manifest:
 
 
 def _guardianship_of(manifest: Manifest) -> Guardianship:
-    return Guardianship(manifest.key, manifest.epoch, manifest.seq, manifest.owner, manifest.guardians)
+    return Guardianship(
+        manifest.key,
+        manifest.epoch,
+        manifest.seq,
+        manifest.owner,
+        manifest.guardians,
+        manifest.guardians_before,
+    )
 
 
 def _to_wire(manifest: Manifest) -> wire.Manifest:
@@ -177,6 +195,7 @@ def _to_wire(manifest: Manifest) -> wire.Manifest:
         written_at_s=manifest.written_at_s,
         removed=manifest.removed,
         holders=holders,
+        guardians_before=manifest.guardians_before,
     )
 
 
@@ -214,6 +233,7 @@ def _from_wire(message: wire.Manifest, signed: wire.SignedManifest) -> Manifest:
         previous_digest=message.previous_digest,
         written_at_s=message.written_at_s,
         removed=message.removed,
+        guardians_before=tuple(message.guardians_before),
         successions=tuple(link.SerializeToString() for link in signed.successions),
         guardianship=signed.guardianship.SerializeToString(),
         encoded=signed.manifest,

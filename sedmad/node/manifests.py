@@ -13,8 +13,10 @@ from functools import partial
 
 import structlog
 import trio
+from google.protobuf.message import DecodeError
 
-from sedmad.errors import MatrixNotFound, NotPermitted, StaleManifest
+from sedmad import failpoints
+from sedmad.errors import MatrixNotFound, NotPermitted, SedmadError, StaleManifest
 from sedmad.net.calls import IncomingCall
 from sedmad.net.identity import Identity
 from sedmad.node.clock import wall_time_s
@@ -70,9 +72,26 @@ class ManifestService:
         self._kept: dict[ManifestKey, KeptManifest] = {}
         # Of matrices whose manifest is being written here, as many as there are tasks at it.
         self._writing: dict[ManifestKey, trio.Lock] = {}
-        for row in stored:
+        # Rows whose bits flipped; `keeping.mend_manifests` deals with them.
+        self.damaged = [row.key for row in stored if not self.take_up(row)]
+
+    def take_up(self, row: StoredManifest) -> bool:
+        """Keep a manifest as it lies on disk; False where it is damaged."""
+        try:
             signed = wire.SignedManifest.FromString(row.signed)
-            self._kept[row.key] = KeptManifest(read_manifest(signed), signed, row.established)
+            manifest = read_manifest(signed)
+        except (DecodeError, SedmadError) as error:
+            log.error("manifest_damaged", digest=row.key.matrix_digest.hex()[:16], why=str(error))
+            return False
+        if (manifest.key, manifest.order) != (row.key, row.order):
+            return False
+        self._kept[row.key] = KeptManifest(manifest, signed, row.established)
+        return True
+
+    @property
+    def own_peer_id(self) -> str:
+        """This node."""
+        return self._identity.peer_id
 
     def kept(self) -> list[Manifest]:
         """Return the manifests that this node keeps."""
@@ -162,6 +181,7 @@ class ManifestService:
         claim = read_record(request.claim.SerializeToString()) if request.HasField("claim") else None
         also = None if claim is None else partial(keep_record, signed=claim)
         await self.keep(request.manifest, put_id=request.put_id, also=also, established=request.established)
+        failpoints.reach("manifests.stored")
         if claim is not None:
             self._membership.hear(call.remote, claim)
         return wire.StoreManifestResponse()
@@ -172,9 +192,9 @@ class ManifestService:
         """Give the newest manifest that this node keeps of a matrix, its last one if it was removed."""
         key = key_from_wire(request.key)
         if kept := self._kept.get(key):
-            return wire.GetManifestResponse(manifest=kept.signed)
+            return wire.GetManifestResponse(manifest=kept.signed, established=kept.established)
         if buried := await self.buried(key):
-            return wire.GetManifestResponse(manifest=buried)
+            return wire.GetManifestResponse(manifest=buried, established=True)
         raise MatrixNotFound("this node does not keep that manifest", hint="")
 
     async def buried(self, key: ManifestKey) -> wire.SignedManifest | None:

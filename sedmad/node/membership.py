@@ -233,7 +233,7 @@ class MembershipService:
                 if isinstance(signed.record, Advert):
                     self._sessions.keep(peer_id, signed.record.addresses)
             case events.PeerDead(peer_id):
-                self._sessions.drop(peer_id)
+                self._sessions.hold_for_dead(peer_id)
                 log.warning("peer_dead", peer=peer_id, name=self.name_of(peer_id))
             case events.PeerSuspected(peer_id):
                 log.info("peer_suspected", peer=peer_id, name=self.name_of(peer_id), by=event.by)

@@ -6,6 +6,7 @@ seconds while somebody who has it may come back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -39,6 +40,14 @@ class Answer:
     service_s: float
 
 
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A share that has not answered yet; `late_at` is when others are asked as well, once."""
+
+    share: Share
+    late_at: float
+
+
 class Product:
     """W X or W^T X for one panel.
 
@@ -70,12 +79,14 @@ class Product:
         self._work = Work.of(manifest.partitioning, len(panel), transposed=transposed)
         self._results: dict[int, Panel] = {}
         self._tried: dict[int, set[str]] = {index: set() for index in range(len(manifest.copies))}
-        self._outstanding: list[Share] = []
+        self._outstanding: list[_Asked] = []
         # Partitions of which nobody can be asked now: they wait for the next round.
         self._stuck: set[int] = set()
         self._rounds = 0
         self._error: SedmadError | None = None
         self._finished = trio.Event()
+        # Around waiting for the shares: ends when the next of them is late.
+        self._patience = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> Panel:
@@ -89,7 +100,12 @@ class Product:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._ask_for(range(len(self._tried)), "")
-            await self._finished.wait()
+            while not self._finished.is_set():
+                late_at = min((asked.late_at for asked in self._outstanding), default=math.inf)
+                with trio.CancelScope(deadline=late_at) as self._patience:
+                    await self._finished.wait()
+                if self._patience.cancelled_caught:
+                    self._ask_others_for_late()
             nursery.cancel_scope.cancel()
         if self._error is not None:
             raise self._error
@@ -97,14 +113,14 @@ class Product:
 
     def waiting_for(self) -> list[str]:
         """Return the peer ids of holders that have not answered what is still missing, or cannot be asked for it."""
-        silent = {share.peer_id for share in self._outstanding if self._missing(share.partitions)}
+        silent = {asked.share.peer_id for asked in self._outstanding if self._missing(asked.share.partitions)}
         return sorted(silent.union(*(self.manifest.copies[index] for index in self._missing(self._stuck))))
 
     def doubt(self, peer_id: str) -> None:
         """A holder may be gone: others are asked at once, and its own answer may still come."""
-        for share in list(self._outstanding):
-            if share.peer_id == peer_id:
-                self._ask_for(share.partitions, f"{self._name_of(peer_id)} is suspected")
+        for asked in list(self._outstanding):
+            if asked.share.peer_id == peer_id:
+                self._ask_for(asked.share.partitions, f"{self._name_of(peer_id)} is suspected")
 
     def _ask_for(self, partitions: Iterable[int], reason: str) -> None:
         """Ask holders that were not tried yet for what is missing of these partitions."""
@@ -113,45 +129,46 @@ class Product:
         for share in self._chooser.shares(self.manifest, self._work, missing, self._tried, reason):
             for index in share.partitions:
                 self._tried[index].add(share.peer_id)
-            self._outstanding.append(share)
+            asked = _Asked(share, monotonic_s() + self._chooser.late_after_s(share))
+            self._outstanding.append(asked)
+            self._patience.deadline = min(self._patience.deadline, asked.late_at)
             self._chooser.asked(share)
-            self._nursery.start_soon(self._ask, share)
-        asked = {index for outstanding in self._outstanding for index in outstanding.partitions}
-        if stuck := [index for index in missing if index not in asked]:
+            self._nursery.start_soon(self._ask, asked)
+        outstanding = {index for asked in self._outstanding for index in asked.share.partitions}
+        if stuck := [index for index in missing if index not in outstanding]:
             self._try_again_later(stuck)
 
-    async def _ask(self, share: Share) -> None:
-        began, settled = monotonic_s(), False
+    async def _ask(self, asked: _Asked) -> None:
+        began, share = monotonic_s(), asked.share
+        outcome: ShareResult | SedmadError | None = None
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch, share)
-                try:
-                    result = await self._asker.ask(
-                        share.peer_id,
-                        self.manifest,
-                        share.partitions,
-                        self._panel,
-                        transposed=self._transposed,
-                        deadline=self._deadline + SHARE_GRACE_S,
-                    )
-                except SedmadError as error:
-                    settled = True
-                    self._fail_share(share, error)
-                else:
-                    settled = True
-                    self._accept(share, monotonic_s() - began, result)
-                nursery.cancel_scope.cancel()
+            outcome = await self._asker.ask(
+                share.peer_id,
+                self.manifest,
+                share.partitions,
+                self._panel,
+                transposed=self._transposed,
+                deadline=self._deadline + SHARE_GRACE_S,
+            )
+        except SedmadError as error:
+            outcome = error
         finally:
-            if not settled:
+            if outcome is None:
                 self._chooser.withdrawn(share)
+        self._outstanding.remove(asked)
+        if isinstance(outcome, ShareResult):
+            self._accept(share, monotonic_s() - began, outcome)
+        else:
+            self._fail_share(share, outcome)
 
-    async def _watch(self, share: Share) -> None:
-        await trio.sleep(self._chooser.late_after_s(share))
-        if self._chooser.may_ask_twice(share):
-            self._ask_for(share.partitions, f"{self._name_of(share.peer_id)} is late")
+    def _ask_others_for_late(self) -> None:
+        now = monotonic_s()
+        for asked in [asked for asked in self._outstanding if asked.late_at <= now]:
+            asked.late_at = math.inf
+            if self._chooser.may_ask_twice(asked.share):
+                self._ask_for(asked.share.partitions, f"{self._name_of(asked.share.peer_id)} is late")
 
     def _accept(self, share: Share, elapsed_s: float, result: ShareResult) -> None:
-        self._outstanding.remove(share)
         self._chooser.answered(share, self._work, elapsed_s, result)
         useful = self._missing(share.partitions)
         for index, array in zip(share.partitions, result.arrays, strict=True):
@@ -162,7 +179,6 @@ class Product:
             self._finished.set()
 
     def _fail_share(self, share: Share, error: SedmadError) -> None:
-        self._outstanding.remove(share)
         self._chooser.failed(share)
         log.info("share_failed", peer=share.peer_id, partitions=share.partitions, why=error.what)
         if isinstance(error, StaleManifest):

@@ -5,14 +5,15 @@ named once every copy is on disk, and the manifest with all holders and most gua
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import structlog
 import trio
 
+from sedmad import failpoints
 from sedmad.core.membership.claim import Claim, check_name
 from sedmad.core.partitioning import Partitioning
-from sedmad.core.placement import Need, place
+from sedmad.core.placement import Need, Placement, place
 from sedmad.errors import InsufficientCapacity, NameTaken, NotEnoughPeers, SedmadError, UnsupportedDtype
 from sedmad.net.calls import IncomingCall
 from sedmad.net.sessions import Sessions
@@ -26,7 +27,7 @@ from sedmad.node.offering import gather_offers
 from sedmad.node.put import Put
 from sedmad.node.records import DTYPES
 from sedmad.node.releasing import ReleasingService
-from sedmad.node.spooling import hash_stream, spool
+from sedmad.node.spooling import hash_stream, spool, spool_room
 from sedmad.store.blobs import BlobStore
 from sedmad.store.holdings import Kind
 from sedmad.store.spool import BlobWriter
@@ -39,15 +40,15 @@ HOLD = "sedma.v1.HoldingService/HoldCopy"
 # A refusal tells what really is free there; the next plan knows it.
 PLANS_MAX = 3
 RESERVE_TIMEOUT_S = 5.0
+# A node whose connection was cut is suspected, and back within a second; within ten where it is cut again and again.
+SUSPECTS_S = 10.0
+SUSPECTS_STEP_S = 0.1
 # A partition waits behind all that are ahead (AHEAD_MAX) for its holder's two transfers: five hours at the slowest
 # rate that sessions stand, 32 KiB/s. A holder that is gone ends its calls sooner.
 HOLD_TIMEOUT_S = 6 * 3600.0
 # Clients take a daemon for gone that says nothing for a minute; over a slow link a partition takes longer.
 REPORT_S = 10.0
 PROGRESS_STEP_BYTES = 4 << 20
-# Partitions spooled here that their holders do not have yet, 512 MiB as a rule: enough to keep several holders busy,
-# and a bound on what a client that is faster than they are takes of this disk.
-AHEAD_MAX = 64
 SURVIVE_MAX = 8
 
 
@@ -141,19 +142,22 @@ class PuttingService:
         self._membership.core.directory.require_room_for(request.name)
         put = await self._reserve(request, partitioning, dtype)
         try:
-            async with trio.open_nursery() as nursery:
-                await call.send(self._progress(put))
-                nursery.start_soon(self._tell_progress, put, call)
-                digests = await self._copy(put, request, call)
-                nursery.cancel_scope.cancel()
+            with spool_room(self._holding.ledger, put, self._own_peer_id) as places:
+                async with trio.open_nursery() as nursery:
+                    await call.send(self._progress(put))
+                    nursery.start_soon(self._tell_progress, put, call)
+                    digests = await self._copy(put, request, call, places)
+                    failpoints.reach("putting.copied")
+                    nursery.cancel_scope.cancel()
             # From here on it is stored or taken back, whether or not the client waits for the end.
             with trio.CancelScope(shield=True):
                 claim, manifest = await self._committing.commit(put, digests)
         finally:
             if not put.committed:
                 await self._releasing.release(put)
-        if put.replaced is not None:
-            self._on_replaced(put.replaced)
+            # Its name may be another's now even where too few nodes could be told of it.
+            if put.replaced is not None:
+                self._on_replaced(put.replaced)
         return claim, manifest, False
 
     async def _reserve(self, request: wire.PutMatrixRequest, partitioning: Partitioning, dtype: str) -> Put:
@@ -165,14 +169,17 @@ class PuttingService:
             )
         refused: dict[str, InsufficientCapacity] = {}
         for _ in range(PLANS_MAX):
-            offers = gather_offers(self._membership, self._holding.ledger)
-            offers = [offer for offer in offers if offer.peer_id not in refused]
             try:
-                placement = place(partitioning, survive, offers, request.name.encode())
+                placement = await self._place(partitioning, survive, request.name, refused)
             except (InsufficientCapacity, NotEnoughPeers) as error:
                 error.matrix = request.name
                 if refused:
                     told = "; ".join(str(refusal.why or refusal.what) for refusal in refused.values())
+                    if isinstance(error, NotEnoughPeers):
+                        # There would be enough nodes; it is room that they lack.
+                        refusal = next(iter(refused.values()))
+                        refusal.matrix, refusal.why = request.name, told
+                        raise refusal from error
                     error.why = f"{error.why}\n{told}"
                 raise
             put = Put(
@@ -187,15 +194,33 @@ class PuttingService:
             reserved = False
             try:
                 await self._releasing.intend(put)
+                failpoints.reach("putting.intended")
                 failures = await self._reserve_everywhere(put, request.data_type)
                 reserved = not failures
             finally:
                 if not reserved:
                     await self._releasing.release(put)
             if reserved:
+                failpoints.reach("putting.reserved")
                 return put
             refused |= failures
         raise next(iter(refused.values()))
+
+    async def _place(
+        self, partitioning: Partitioning, survive: int, name: str, refused: Container[str]
+    ) -> Placement:
+        """Plan with the living, but those who refused. Where they cannot hold it, wait for the suspects' sake."""
+        until = monotonic_s() + SUSPECTS_S
+        while True:
+            offers = gather_offers(self._membership, self._holding.ledger)
+            offers = [offer for offer in offers if offer.peer_id not in refused]
+            try:
+                return place(partitioning, survive, offers, name.encode())
+            except (InsufficientCapacity, NotEnoughPeers):
+                suspects = [row for row in self._membership.peers() if row.state == "suspect"]
+                if not suspects or monotonic_s() >= until:
+                    raise
+            await trio.sleep(SUSPECTS_STEP_S)
 
     async def _reserve_everywhere(self, put: Put, data_type: int) -> dict[str, InsufficientCapacity]:
         failures: dict[str, InsufficientCapacity] = {}
@@ -226,9 +251,11 @@ class PuttingService:
                 nursery.start_soon(reserve, peer_id, need)
         return failures
 
-    async def _copy(self, put: Put, request: wire.PutMatrixRequest, call: IncomingCall) -> list[bytes]:
-        """Spool, and have each partition copied as soon as it is on disk here."""
-        ahead = trio.Semaphore(AHEAD_MAX)
+    async def _copy(
+        self, put: Put, request: wire.PutMatrixRequest, call: IncomingCall, places: int
+    ) -> list[bytes]:
+        """Spool, and have each partition copied as soon as it is on disk here; at most `places` wait for that."""
+        ahead = trio.Semaphore(places)
         async with trio.open_nursery() as nursery:
 
             async def keep(index: int, writer: BlobWriter) -> None:
@@ -240,6 +267,7 @@ class PuttingService:
                 except BaseException:
                     self._holding.need_no_more(digest)
                     raise
+                failpoints.reach("putting.spooled")
                 nursery.start_soon(self._copy_partition, put, index, digest, ahead)
 
             def on_progress(received_bytes: int) -> None:

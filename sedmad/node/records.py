@@ -32,6 +32,7 @@ _ADVERT_AMOUNTS = (
     "memory_pledged_bytes",
     "memory_used_bytes",
     "memory_free_bytes",
+    "memory_short_bytes",
     "disk_pledged_bytes",
     "disk_used_bytes",
     "compute_gflops",

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 import trio
 
+from sedmad import failpoints
 from sedmad.errors import SedmadError
 from sedmad.net.sessions import Sessions
 from sedmad.node.clock import monotonic_s, wall_time_s
 from sedmad.node.holding import HoldingService
-from sedmad.node.put import Put
 from sedmad.store import puts as put_table
 from sedmad.store.database import Database
 from sedmad.store.puts import StoredPut
@@ -28,6 +28,16 @@ log = structlog.get_logger("sedmad.releasing")
 RELEASE = "sedma.v1.HoldingService/ReleasePut"
 RELEASE_TIMEOUT_S = 5.0
 CLEAR_UP_S = 5.0
+
+
+class Undertaking(Protocol):
+    """A put, or a step of a repair: its id, and the nodes that set room aside for it."""
+
+    @property
+    def put_id(self) -> bytes: ...
+
+    @property
+    def holders(self) -> frozenset[str]: ...
 
 
 class ReleasingService:
@@ -60,36 +70,57 @@ class ReleasingService:
             finally:
                 self._nursery = None
 
-    async def intend(self, put: Put) -> None:
+    async def intend(self, put: Undertaking) -> None:
         """Note on disk who will have to give a put up, should it come to nothing. Committing it ends that."""
         holders = " ".join(sorted(put.holders - {self._own_peer_id}))
         stored = StoredPut(put.put_id, holders.encode(), wall_time_s())
         await self._database.write(partial(put_table.begin, put=stored))
 
-    async def release(self, put: Put) -> None:
+    async def release(self, put: Undertaking) -> None:
         """Give up what the put had: here and where it can be told at once, elsewhere as soon as it can be."""
         with trio.CancelScope(shield=True):
-            await self._holding.release(put.put_id)
-            untold = await self._tell_release(put.put_id, put.holders - {self._own_peer_id})
-            if not untold:
-                await self._database.write(partial(put_table.end, put_id=put.put_id))
-            elif self._nursery is not None:
+            untold: frozenset[str] = frozenset()
+            if not await self._release_here(put.put_id):
+                untold |= {self._own_peer_id}
+            failpoints.reach("releasing.released_here")
+            untold |= await self._tell_release(put.put_id, put.holders - {self._own_peer_id})
+            ended = not untold and await self._end(put.put_id)
+            if not ended and self._nursery is not None:
                 self._nursery.start_soon(self._clear_up, put.put_id, untold)
 
     async def _clear_up(self, put_id: bytes, holders: frozenset[str]) -> None:
-        while holders := await self._tell_release(put_id, holders):  # noqa: ASYNC110 - nothing tells of their return
+        """Go on until every holder gave the put up, and this node noted it: some are away, some disks are full."""
+        while True:
+            holders = await self._tell_release(put_id, holders)
+            if not holders and await self._end(put_id):
+                return
             await trio.sleep(CLEAR_UP_S)
+
+    async def _end(self, put_id: bytes) -> bool:
         try:
             await self._database.write(partial(put_table.end, put_id=put_id))
         except SedmadError as error:
-            # It is found again at the next start, and told again.
             log.error("put_not_ended", why=str(error))
+            return False
+        return True
+
+    async def _release_here(self, put_id: bytes) -> bool:
+        try:
+            await self._holding.release(put_id)
+        except SedmadError as error:
+            log.error("put_not_released_here", why=str(error))
+            return False
+        return True
 
     async def _tell_release(self, put_id: bytes, holders: Iterable[str]) -> frozenset[str]:
         """Tell holders at once to give up what a put had; return those that could not be told."""
         untold: set[str] = set()
 
         async def tell_one(peer_id: str) -> None:
+            if peer_id == self._own_peer_id:
+                if not await self._release_here(put_id):
+                    untold.add(peer_id)
+                return
             request = wire.ReleasePutRequest(put_id=put_id)
             try:
                 await self._sessions.call(
@@ -102,4 +133,5 @@ class ReleasingService:
         async with trio.open_nursery() as nursery:
             for peer_id in holders:
                 nursery.start_soon(tell_one, peer_id)
+        failpoints.reach("releasing.told")
         return frozenset(untold)

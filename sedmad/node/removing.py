@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from sedmad import failpoints
 from sedmad.core.membership.claim import Claim
 from sedmad.core.membership.record import SignedRecord
 from sedmad.errors import MatrixNotFound, NotEnoughPeers, NotPermitted, OwnerUnreachable, SedmadError
 from sedmad.net.calls import IncomingCall
+from sedmad.net.identity import Identity
 from sedmad.net.sessions import Sessions
 from sedmad.node.clock import monotonic_s, wall_time_s
 from sedmad.node.establishing import EstablishingService, key_of
@@ -20,7 +22,9 @@ from sedmad.node.keeping import keep_record
 from sedmad.node.manifest import Manifest
 from sedmad.node.manifests import ManifestService
 from sedmad.node.membership import MembershipService
+from sedmad.node.records import sign_record
 from sedmad.node.replies import read_reply
+from sedmad.store.database import Database
 from sedmad.store.manifests import ManifestKey
 from sedmad.wire import messages as wire
 
@@ -52,13 +56,16 @@ class RemovingService:
     def __init__(
         self,
         *,
-        own_peer_id: str,
+        identity: Identity,
+        database: Database,
         sessions: Sessions,
         membership: MembershipService,
         manifests: ManifestService,
         establishing: EstablishingService,
     ) -> None:
-        self._own_peer_id = own_peer_id
+        self._identity = identity
+        self._own_peer_id = identity.peer_id
+        self._database = database
         self._sessions = sessions
         self._membership = membership
         self._manifests = manifests
@@ -69,10 +76,6 @@ class RemovingService:
         """Free in the background what no name stands for any more, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            # What was replaced, or not named yet, when this node stopped. Gossip has time to say otherwise.
-            for manifest in self._manifests.kept():
-                if manifest.owner == self._own_peer_id and not self._is_named(manifest.key):
-                    self.free_unnamed(manifest.key)
             task_status.started()
             await trio.sleep_forever()
 
@@ -123,13 +126,19 @@ class RemovingService:
         if claim.owner == self._own_peer_id:
             self.free_unnamed(key_of(claim), claim.name)
 
+    def free_all_unnamed(self) -> None:
+        """Free what was replaced, or not named yet, when this node stopped. Gossip has time to say otherwise."""
+        for manifest in self._manifests.kept():
+            if manifest.owner == self._own_peer_id and not self._is_named(manifest.key):
+                self.free_unnamed(manifest.key)
+
     def free_unnamed(self, key: ManifestKey, name: str = "") -> None:
         """Free a matrix of ours by and by, if no name stands for it then."""
         if self._nursery is not None:
             self._nursery.start_soon(self._free_later, key, name)
 
     async def remove_own(self, claim: Claim) -> Removal:
-        """Take back a name of ours and free its matrix.
+        """Take back a name of ours and free its matrix, as soon as most of its guardians agree.
 
         Raises:
             NotEnoughPeers: most of its guardians are out of reach, and may pass it on to another owner.
@@ -142,10 +151,21 @@ class RemovingService:
                 matrix=claim.name,
                 hint="Try again when they are back.",
             )
-        self._membership.publish_claim(claim.tombstone(wall_time_s()))
-        # Its name is gone: nobody could ask for the rest again.
+        # On disk before anybody hears of it: what is gone elsewhere must not come back from here.
+        tombstone = claim.tombstone(wall_time_s())
+        signed = SignedRecord(tombstone, sign_record(tombstone, self._identity))
         with trio.CancelScope(shield=True):
-            return await self._free(key_of(claim), claim.name)
+            await self._database.write(partial(keep_record, signed=signed))
+            self._membership.publish_claim(tombstone)
+            failpoints.reach("removing.name_published")
+            # Its name is gone: nobody could ask for the rest again.
+            try:
+                return await self._free(key_of(claim), claim.name)
+            except SedmadError as error:
+                log.warning("matrix_not_freed", name=claim.name, why=str(error))
+                self.free_unnamed(key_of(claim), claim.name)
+                others = manifest.holders - {self._own_peer_id} if manifest else ()
+                return Removal(0, tuple(sorted(map(self._membership.name_of, others))))
 
     async def _free_later(self, key: ManifestKey, name: str = "") -> None:
         await trio.sleep(REPLACED_AFTER_S)
@@ -194,10 +214,13 @@ class RemovingService:
         ours = record is not None and record.record.owner == self._own_peer_id  # type: ignore[union-attr]
         also = partial(keep_record, signed=record) if record is not None and ours else None
         kept = await self._manifests.store_own(last, also=also)
+        failpoints.reach("removing.last_manifest_stored")
         if promised:
             await self._establishing.make_safe(kept)
+            failpoints.reach("removing.last_manifest_safe")
         told = await self._establishing.finish(kept, claim=record.signed if record and ours else b"")
         told.add(self._own_peer_id)
+        failpoints.reach("removing.last_manifest_told")
         freed_bytes = sum(
             manifest.size_of(index)
             for index, copies in enumerate(manifest.copies)

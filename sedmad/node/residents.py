@@ -27,11 +27,9 @@ class Residents:
         self._engine = engine
         self._resident: dict[bytes, Mapping[Shape, ProgrammedPartition]] = {}
         self._standby: dict[tuple[bytes, Shape], ProgrammedPartition] = {}
-        # Standby copies whose bytes were checked since this node started; no more of them than there are blobs.
-        self._checked: set[bytes] = set()
 
     async def program(self, digest: bytes, rows: int, columns: int, dtype: str) -> None:
-        """Map, check, populate and program a partition, and test what came out.
+        """Map, check and program a partition, and test what came out, which brings all of it into memory.
 
         Raises:
             BytesCorrupt: the stored bytes changed, or the engine fails its own test.
@@ -40,7 +38,6 @@ class Residents:
         if shape in self._resident.get(digest, {}):
             return
         with await self._blobs.open(digest) as blob:
-            await blob.populate()
             programmed = self._program(blob.view, shape)
         test = await trio.to_thread.run_sync(programmed.self_test, np.random.default_rng(SELF_TEST_SEED))
         if not test.passed:
@@ -56,9 +53,8 @@ class Residents:
         self._resident.pop(digest, None)
 
     def forget(self, digest: bytes) -> None:
-        """The blob is about to be deleted: keep nothing of it."""
+        """The blob is about to be deleted, or its bytes are not what they were: keep nothing of it."""
         self.drop(digest)
-        self._checked.discard(digest)
         for key in [key for key in self._standby if key[0] == digest]:
             del self._standby[key]
 
@@ -70,14 +66,18 @@ class Residents:
         """
         shape = (rows, columns, dtype)
         found = self._resident.get(digest, {}).get(shape) or self._standby.get((digest, shape))
-        if found is not None:
+        if found is not None and self._blobs.unchanged(digest):
             return found
-        with await self._blobs.open(digest) as blob:
-            if digest not in self._checked:
-                # Nobody has looked at it since it was written, maybe months ago.
-                await blob.populate()
-                self._checked.add(digest)
-            programmed = self._program(blob.view, shape)
+        # Nobody has looked at it since this node started, or somebody wrote to it.
+        try:
+            with await self._blobs.open(digest) as blob:
+                programmed = self._program(blob.view, shape)
+        except BytesCorrupt:
+            self.forget(digest)
+            raise
+        if shape in self._resident.get(digest, {}):
+            self._resident[digest] = {**self._resident[digest], shape: programmed}
+            return programmed
         self._standby[digest, shape] = programmed
         if len(self._standby) > STANDBY_MAPPED_MAX:
             del self._standby[next(iter(self._standby))]

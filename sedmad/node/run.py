@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import structlog
 import trio
 
+from sedmad import failpoints
 from sedmad.errors import first_known
 from sedmad.home import Home
 from sedmad.net.credentials import Credentials
@@ -38,6 +39,8 @@ def run_daemon(home: Home, overrides: Mapping[str, object]) -> None:
     identity = Identity.load(home.identity_key)
     home.create()
     configure_log(configuration.log_level)
+    if point := failpoints.arm(os.environ):
+        log.warning("fail_point_armed", point=point)
     _allow_open_files()
     with locked_home(home.lock_file):
         try:

@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import trio
 
+from sedmad.core.capacity import CapacityLedger
 from sedmad.core.partitioning import Partitioning
 from sedmad.errors import NonFiniteValues, ProtocolViolation
 from sedmad.net.calls import Chunk
+from sedmad.node.put import Put
 from sedmad.store.blobs import BlobStore
 from sedmad.store.digests import PartitionHasher
 from sedmad.store.spool import BlobWriter
 
+# Partitions spooled here that their holders do not have yet, 512 MiB as a rule: enough to keep several holders busy,
+# and a bound on what a client that is faster than they are takes of this disk.
+AHEAD_MAX = 64
+
 Keep = Callable[[int, BlobWriter], Awaitable[None]]
+
+
+@contextmanager
+def spool_room(ledger: CapacityLedger, put: Put, own_peer_id: str) -> Iterator[int]:
+    """Set room aside for partitions that only pass through this node; yield how many may be here at once.
+
+    Raises:
+        InsufficientCapacity: the disk pledge has no room for one, and this node does not keep all of them.
+    """
+    cut = put.partitioning
+    passing = sum(own_peer_id not in put.copies_of(index) for index in range(cut.count))
+    if not passing:
+        yield AHEAD_MAX
+        return
+    places = min(AHEAD_MAX, passing, max(1, ledger.disk.available_bytes // cut.size_bytes(0)))
+    key = ("spool", put.put_id)
+    ledger.reserve(key, expires_at_s=math.inf, disk_bytes=places * cut.size_bytes(0))
+    try:
+        yield places
+    finally:
+        ledger.release(key)
 
 
 async def spool(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from sedmad.core.membership.membership import PeerRow
@@ -11,19 +10,29 @@ from sedmad.net.sessions import Sessions
 from sedmad.node.clock import monotonic_s
 from sedmad.node.holding import HoldingService
 from sedmad.node.invitations import InvitationService
+from sedmad.node.machine import process_memory
+from sedmad.node.manifests import ManifestService
 from sedmad.node.matrices import MatrixSummaries
 from sedmad.node.membership import MembershipService
+from sedmad.node.pledging import PledgingService
 from sedmad.node.records import NODE_STATES, PEER_STATES
+from sedmad.node.repairing import RepairingService
+from sedmad.sizes import format_bytes
 from sedmad.version import __version__
 from sedmad.wire import messages as wire
 
 # Certificates tolerate two hours; people should know long before.
 CLOCK_SKEW_WARNING_S = 30.0
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# A page for people; what else waits comes up as these are done.
+REPAIRS_TOLD_MAX = 100
 
 
 class NodeService:
-    """Serves NodeService of the contract."""
+    """Serves NodeService of the contract.
+
+    Args:
+        restored: whether this node's tables were damaged, and it still asks others what it forgot.
+    """
 
     def __init__(
         self,
@@ -31,6 +40,10 @@ class NodeService:
         membership: MembershipService,
         sessions: Sessions,
         holding: HoldingService,
+        manifests: ManifestService,
+        pledging: PledgingService,
+        repairing: RepairingService,
+        restored: Callable[[], bool],
         invitations: InvitationService,
         summaries: MatrixSummaries,
         mesh_id: str,
@@ -40,6 +53,10 @@ class NodeService:
         self._membership = membership
         self._sessions = sessions
         self._holding = holding
+        self._manifests = manifests
+        self._pledging = pledging
+        self._repairing = repairing
+        self._restored = restored
         self._invitations = invitations
         self._summaries = summaries
         self._mesh_id = mesh_id
@@ -52,6 +69,9 @@ class NodeService:
         advert = self._membership.core.advert
         peers = [self.summary(row) for row in self._membership.peers()]
         matrices, next_page_token = self._summaries.page("")
+        memory, disk = self._holding.ledger.memory, self._holding.ledger.disk
+        used = process_memory()
+        repairs = self._repairing.status()
         return wire.GetStatusResponse(
             peer_id=advert.peer_id,
             name=advert.name,
@@ -60,10 +80,18 @@ class NodeService:
             addresses=self._addresses(),
             uptime_s=monotonic_s() - self._started_s,
             mesh_id=self._mesh_id,
-            memory_pledged_bytes=self._holding.ledger.memory.pledged_bytes,
-            memory_used_bytes=self._holding.ledger.memory.used_bytes,
-            disk_pledged_bytes=self._holding.ledger.disk.pledged_bytes,
-            disk_used_bytes=self._holding.ledger.disk.used_bytes,
+            memory_pledged_bytes=memory.pledged_bytes,
+            memory_set_bytes=memory.pledged_bytes + self._pledging.lowered_bytes,
+            memory_used_bytes=memory.used_bytes,
+            memory_short_bytes=advert.memory_short_bytes,
+            disk_pledged_bytes=disk.pledged_bytes,
+            disk_used_bytes=disk.used_bytes,
+            standby_bytes=disk.used_bytes - memory.used_bytes,
+            owned_bytes=sum(
+                manifest.size_bytes
+                for manifest in self._manifests.kept()
+                if manifest.owner == advert.peer_id and not manifest.removed
+            ),
             peers=peers,
             matrices=matrices,
             next_page_token=next_page_token,
@@ -73,7 +101,19 @@ class NodeService:
             memory_bandwidth_bytes_per_s=advert.memory_bandwidth_bytes_per_s,
             labels=dict(advert.labels),
             is_admin=self._invitations.is_admin,
-            resident_set_bytes=_resident_set_bytes(),
+            resident_set_bytes=used.resident_set_bytes,
+            anonymous_bytes=used.anonymous_bytes,
+            mapped_bytes=used.mapped_bytes,
+            repairs=[
+                wire.RepairSummary(
+                    names=report.names,
+                    step_bytes=report.step_bytes,
+                    made_bytes=report.made_bytes,
+                    waiting_for=report.waiting_for,
+                )
+                for report in (*repairs.under_repair, *repairs.waiting)[:REPAIRS_TOLD_MAX]
+            ],
+            restored_bytes=repairs.restored_bytes,
         )
 
     async def list_peers(self, request: wire.ListPeersRequest, call: IncomingCall) -> wire.ListPeersResponse:
@@ -119,6 +159,12 @@ class NodeService:
 
     def _warnings(self, peers: list[wire.PeerSummary]) -> list[str]:
         warnings = []
+        if lowered_bytes := self._pledging.lowered_bytes:
+            warnings.append(
+                f"this machine runs out of memory: {format_bytes(lowered_bytes)} less than was set are pledged now"
+            )
+        if self._restored():
+            warnings.append("this node's tables were damaged and restored; it asks the others what it forgot")
         for peer in peers:
             if peer.HasField("clock_skew_s") and abs(peer.clock_skew_s) > CLOCK_SKEW_WARNING_S:
                 direction = "ahead of" if peer.clock_skew_s > 0 else "behind"
@@ -126,8 +172,3 @@ class NodeService:
                     f"the clock of {peer.name} is {abs(peer.clock_skew_s):.0f} s {direction} this node's"
                 )
         return warnings
-
-
-def _resident_set_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * PAGE_BYTES

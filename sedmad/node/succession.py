@@ -32,6 +32,7 @@ class Guardianship:
     seq: int
     owner: str
     guardians: tuple[str, ...]
+    guardians_before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ def sign_guardianship(guardianship: Guardianship, identity: Identity) -> bytes:
         seq=guardianship.seq,
         owner=guardianship.owner,
         guardians=guardianship.guardians,
+        guardians_before=guardianship.guardians_before,
     ).SerializeToString(deterministic=True)
     signature = identity.sign(GUARDIANSHIP_DOMAIN, encoded)
     return wire.SignedGuardianship(guardianship=encoded, signature=signature).SerializeToString()
@@ -77,7 +79,14 @@ def read_guardianship(signed: wire.SignedGuardianship) -> Guardianship:
     except (DecodeError, UsageError) as error:
         raise ProtocolViolation("a guardianship is malformed", why=str(error)) from error
     key = key_from_wire(message.key)
-    return Guardianship(key, message.epoch, message.seq, message.owner, tuple(message.guardians))
+    return Guardianship(
+        key,
+        message.epoch,
+        message.seq,
+        message.owner,
+        tuple(message.guardians),
+        tuple(message.guardians_before),
+    )
 
 
 def sign_vote(vote: Vote, identity: Identity) -> bytes:

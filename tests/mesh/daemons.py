@@ -151,31 +151,23 @@ class Daemon:
         """Start the daemon's process; `wait_ready` waits until it serves."""
         assert not self.runs
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *_bound_to_this_process(),
-                    *self.command,
-                    "--home",
-                    str(self.home),
-                    "start",
-                    "--listen",
-                    listen,
-                    "--memory",
-                    self.memory,
-                    "--disk",
-                    self.disk,
-                    *options,
-                ],
+        arguments = ["--home", str(self.home), "start", "--listen", listen]
+        arguments += ["--memory", self.memory, "--disk", self.disk, *options]
+        self._process = self._spawn(arguments, self.log_path)
+        if self not in _started:
+            _started.append(self)
+        return self
+
+    def _spawn(self, arguments: Sequence[str], log_path: Path) -> subprocess.Popen[bytes]:
+        with log_path.open("ab") as log:
+            return subprocess.Popen(
+                [*_bound_to_this_process(), *self.command, *arguments],
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 process_group=0,
             )
-        if self not in _started:
-            _started.append(self)
-        return self
 
     def wait_ready(self) -> Self:
         """Wait until the daemon serves clients and takes part in its mesh."""

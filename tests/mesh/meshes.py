@@ -27,10 +27,19 @@ class MeshOfDaemons:
     Args:
         folder: an empty directory with a short path.
         names: of the nodes; the first one founds the mesh.
+        kind: of daemon.
     """
 
-    def __init__(self, folder: Path, names: Iterable[str], *, memory: str = MEMORY, disk: str = DISK) -> None:
-        self.daemons = {name: Daemon(name, folder / name, memory=memory, disk=disk) for name in names}
+    def __init__(
+        self,
+        folder: Path,
+        names: Iterable[str],
+        *,
+        memory: str = MEMORY,
+        disk: str = DISK,
+        kind: type[Daemon] = Daemon,
+    ) -> None:
+        self.daemons = {name: kind(name, folder / name, memory=memory, disk=disk) for name in names}
         self.founder = next(iter(self.daemons.values()))
         self._make_homes()
 

@@ -23,17 +23,21 @@ from sedmad.errors import SedmadError
 from sedmad.net.channel import Channel
 from sedmad.net.identity import Identity
 from sedmad.node.committing import CommittingService
-from sedmad.node.composition import Node
 from sedmad.node.establishing import EstablishingService
 from sedmad.node.getting import GettingService
+from sedmad.node.healing import HealingService
 from sedmad.node.holding import HoldingService
+from sedmad.node.keeping import mend_manifests
 from sedmad.node.looking_up import LookUpService
 from sedmad.node.manifests import ManifestService
+from sedmad.node.node import Node
 from sedmad.node.putting import PuttingService
+from sedmad.node.reconciling import ReconcilingService
 from sedmad.node.records import DATA_TYPES
 from sedmad.node.releasing import ReleasingService
 from sedmad.node.removing import RemovingService
 from sedmad.node.residents import Residents
+from sedmad.node.restoring import restore_copies
 from sedmad.store import holdings, manifests, puts
 from sedmad.store.blobs import BlobStore, open_blobs
 from sedmad.store.database import Database, open_database
@@ -61,6 +65,8 @@ class RigNode:
     manifests: ManifestService
     lookups: LookUpService
     establishing: EstablishingService
+    healing: HealingService
+    reconciling: ReconcilingService
     removing: RemovingService
     putting: PuttingService
     releasing: ReleasingService
@@ -180,10 +186,13 @@ class Rig:
             with node.scope:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(node.holding.run)
-                    await node.holding.restore(node.manifests.kept())
+                    await restore_copies(node.database, node.holding, node.manifests.kept())
                     await nursery.start(node.removing.run)
+                    node.removing.free_all_unnamed()
                     self.add(node)
                     await nursery.start(node.releasing.run, await node.puts())
+                    await nursery.start(node.healing.run)
+                    await nursery.start(node.reconciling.run)
                     task_status.started()
 
         await self._nursery.start(serve)
@@ -231,13 +240,38 @@ async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_byt
         membership=membership,
         stored=await database.read(manifests.load),
         applying=holding.applying,
+        on_kept=lambda manifest: healing.look_at([manifest.key]),
+    )
+    await mend_manifests(database, manifest_service)
+    healing = HealingService(
+        own_peer_id=identity.peer_id,
+        database=database,
+        blobs=blobs,
+        residents=residents,
+        sessions=sessions,
+        membership=membership,
+        manifests=manifest_service,
+        holding=holding,
+    )
+    blobs.on_corrupt = healing.on_corrupt
+    reconciling = ReconcilingService(
+        own_peer_id=identity.peer_id,
+        database=database,
+        sessions=sessions,
+        membership=membership,
+        manifests=manifest_service,
     )
     lookups = LookUpService(sessions=sessions, membership=membership, manifests=manifest_service)
     establishing = EstablishingService(
-        identity=identity, sessions=sessions, membership=membership, manifests=manifest_service
+        identity=identity,
+        database=database,
+        sessions=sessions,
+        membership=membership,
+        manifests=manifest_service,
     )
     removing = RemovingService(
-        own_peer_id=identity.peer_id,
+        identity=identity,
+        database=database,
         sessions=sessions,
         membership=membership,
         manifests=manifest_service,
@@ -271,6 +305,7 @@ async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_byt
     methods.add("HoldingService", holding)
     methods.add("ManifestService", manifest_service)
     methods.add("OwnerService", removing)
+    methods.add("ReconcilingService", reconciling)
     return RigNode(
         name=name,
         identity=identity,
@@ -285,6 +320,8 @@ async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_byt
         manifests=manifest_service,
         lookups=lookups,
         establishing=establishing,
+        healing=healing,
+        reconciling=reconciling,
         removing=removing,
         putting=putting,
         releasing=releasing,

@@ -112,6 +112,10 @@ class FakeSessions:
             raise NodeUnreachable("the node is not connected", node=peer_id)
         return session.channel
 
+    async def reach(self, peer_id: str, *, deadline: float) -> Channel:
+        await trio.lowlevel.checkpoint()
+        return self.channel(peer_id)
+
     async def call(self, peer_id: str, method: str, message: Any, **options: Any) -> bytes:
         verb = method.rpartition("/")[2]
         if before := self.before.get(verb):

@@ -16,11 +16,13 @@ from sedmad.errors import HomeInUse, NotPermitted, SessionLost
 from sedmad.net.channel import Channel
 from sedmad.node.control import serve_control
 from sedmad.wire import messages as wire
+from sedmad.wire.calls import Calls
 from sedmad.wire.frame import FrameDecoder, encode
 from sedmad.wire.methods import MethodTable
 
 LIST = "sedma.v1.MatrixService/ListMatrices"
 GET = "sedma.v1.MatrixService/GetMatrix"
+PUT = "sedma.v1.MatrixService/PutMatrix"
 
 
 class Matrices:
@@ -44,8 +46,8 @@ class Matrices:
 
 
 @asynccontextmanager
-async def served(path: Path) -> AsyncIterator[Matrices]:
-    matrices = Matrices()
+async def served(path: Path, matrices: Matrices | None = None) -> AsyncIterator[Matrices]:
+    matrices = matrices or Matrices()
     methods = MethodTable()
     methods.add("MatrixService", matrices)
     async with trio.open_nursery() as nursery:
@@ -89,6 +91,65 @@ async def ask(path: Path) -> list[str]:
         async with client(path) as channel:
             encoded = await channel.call(LIST, wire.ListMatricesRequest(), deadline=trio.current_time() + 5)
             return [matrix.name for matrix in wire.ListMatricesResponse.FromString(encoded).matrices]
+
+
+class SlowMatrices(Matrices):
+    """Answers when it is told to, and notes who was cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began = trio.Event()
+        self.go_on = trio.Event()
+
+    async def put_matrix(self, request: Any, call: Any) -> wire.PutMatrixResponse:
+        self.began.set()
+        try:
+            async for _ in call.chunks():
+                pass
+            await self.go_on.wait()
+        finally:
+            self.gone.set()
+        return wire.PutMatrixResponse(received_bytes=7)
+
+
+def put_bytes(*, end: bool) -> bytes:
+    calls = Calls()
+    calls.start(PUT, b"", payload=b"payload", end=end)
+    return b"".join(bytes(piece) for frame in calls.collect() for piece in encode(frame))
+
+
+async def test_a_client_that_ends_its_direction_still_gets_its_answer(tmp_path: Path) -> None:
+    path, matrices = tmp_path / "control.sock", SlowMatrices()
+    async with served(path, matrices):
+        with trio.fail_after(5):
+            async with await trio.open_unix_socket(path) as stream:
+                await stream.send_all(put_bytes(end=True))
+                await stream.send_eof()
+                await matrices.began.wait()
+                await trio.sleep(0.1)
+                assert not matrices.gone.is_set()
+                matrices.go_on.set()
+                received = b""
+                while data := await stream.receive_some(1 << 16):
+                    received += data
+        (frame,) = FrameDecoder().receive_data(received)
+        assert wire.PutMatrixResponse.FromString(frame.header.message).received_bytes == 7
+
+
+@pytest.mark.parametrize("then_closed", [False, True])
+async def test_a_call_that_nobody_waits_for_or_can_complete_is_cancelled(
+    then_closed: bool, tmp_path: Path
+) -> None:
+    path, matrices = tmp_path / "control.sock", SlowMatrices()
+    async with served(path, matrices):
+        with trio.fail_after(5):
+            async with await trio.open_unix_socket(path) as stream:
+                await stream.send_all(put_bytes(end=then_closed))
+                await matrices.began.wait()
+                await stream.send_eof()
+                if not then_closed:
+                    await matrices.gone.wait()
+            await matrices.gone.wait()
 
 
 async def test_only_its_owner_may_open_the_socket(tmp_path: Path) -> None:

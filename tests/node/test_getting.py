@@ -64,7 +64,7 @@ async def test_without_a_holder_it_says_who_was_asked(rig: RigFactory) -> None:
         assert error.matrix == "w"
         nodes.cut("ann", "ben")
         error = await fails_with(HoldersUnreachable, partial(nodes["ann"].get, "w"))
-        assert "no holder" in error.why
+        assert "ben: the node is not connected" in error.why
 
 
 @pytest.mark.parametrize("survive", [0, 1])

@@ -229,7 +229,7 @@ async def test_one_name_is_stored_by_one_client_of_a_node_at_a_time(rig: RigFact
 async def test_a_client_faster_than_the_holders_is_held_back(
     rig: RigFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sedmad.node.putting.AHEAD_MAX", 1)
+    monkeypatch.setattr("sedmad.node.spooling.AHEAD_MAX", 1)
     w = matrix(2100, 1024)
     async with rig("ann", "ben") as nodes:
         go_on = trio.Event()

@@ -130,7 +130,7 @@ async def test_a_refusal_shows_the_arithmetic(rig: RigFactory) -> None:
 
 async def test_a_node_that_refuses_is_left_out_of_the_next_plan(rig: RigFactory) -> None:
     w = matrix(20_000, 1)  # 80 kB
-    pledges = {"ann": 20_000, "ben": SMALL, "cyd": 100_000}
+    pledges = {"ann": 50_000, "ben": SMALL, "cyd": 100_000}
     async with rig("ann", "ben", "cyd", pledges=pledges) as nodes:
         # What ben tells of itself is out of date: it has no room at all.
         nodes["ben"].holding.reserve(
@@ -153,6 +153,19 @@ async def test_a_node_that_refuses_is_left_out_of_the_next_plan(rig: RigFactory)
         assert stale.memory_used_bytes == SMALL
         assert manifest.holders == {nodes["cyd"].peer_id}
         assert nodes["ann"].used() == (0, 0, 0, 0)
+
+
+async def test_what_only_passes_through_needs_room_as_well(rig: RigFactory) -> None:
+    """No byte of a partition lies on a disk that was not pledged for it, not even on its way to others."""
+    async with rig("ann", "ben", pledges={"ann": 10_000, "ben": 200_000}) as nodes:
+        call = ClientCall(matrix(20_000, 1).tobytes())
+        error = await fails_with(
+            InsufficientCapacity, partial(nodes["ann"].put, "w", matrix(20_000, 1), call=call)
+        )
+        assert "disk" in error.what
+        assert not call.asked
+        for node in nodes:
+            await node.is_empty()
 
 
 async def test_a_put_that_never_fits_names_who_refused(rig: RigFactory) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from examples import matrix
-from rig import PLEDGE_BYTES, Rig, RigNode, fails_with
+from rig import PLEDGE_BYTES, Rig, RigNode, fails_with, until
 
 from sedmad.errors import BytesCorrupt
 from sedmad.store import holdings
@@ -71,26 +71,31 @@ async def test_bytes_that_nothing_names_are_deleted(rig: RigFactory) -> None:
         await ann.is_empty()
 
 
-async def test_a_copy_whose_bytes_are_gone_is_dropped(rig: RigFactory) -> None:
+@pytest.mark.parametrize("place", [0, 1], ids=["resident", "standby"])
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+async def test_a_copy_whose_bytes_are_gone_or_changed_is_fetched_again(
+    damage: str, place: int, rig: RigFactory
+) -> None:
     async with rig("ann", "ben") as nodes:
         _, manifest, _ = await nodes["ann"].put("w", W, survive=1)
-        path_of(nodes["ben"], manifest.digests[0]).unlink()
-        ben = await restarted(nodes, "ben")
-        await ben.is_empty()
-        assert await ben.get("w") == W.tobytes()
-
-
-async def test_a_resident_copy_whose_bytes_changed_is_dropped_and_the_node_starts(rig: RigFactory) -> None:
-    async with rig("ann", "ben") as nodes:
-        _, manifest, _ = await nodes["ann"].put("w", W, survive=1)
-        resident = next(iter(manifest.copies[0]))
-        (node,) = [node for node in nodes if node.peer_id == resident]
+        holder = list(manifest.copies[0])[place]
+        (node,) = [node for node in nodes if node.peer_id == holder]
+        before = (node.used(), await node.held())
         path = path_of(node, manifest.digests[0])
-        path.chmod(0o600)
-        path.write_bytes(bytes(SIZE))
+        if damage == "gone":
+            path.unlink()
+        else:
+            path.chmod(0o600)
+            path.write_bytes(bytes(SIZE))
         node = await restarted(nodes, node.name)
-        await node.is_empty()
         assert await node.get("w") == W.tobytes()
+
+        async def healed() -> bool:
+            return (node.used(), await node.held()) == before and path.exists()
+
+        if damage == "gone" or manifest.copies[0][holder] is Kind.RESIDENT:
+            await until(healed)
+            assert path.read_bytes() == W.tobytes()
 
 
 async def test_a_standby_copy_whose_bytes_changed_never_answers(rig: RigFactory) -> None:

@@ -1,0 +1,96 @@
+"""This node leaves in good order: it says so in its advert, and owners, itself among them, move its copies elsewhere.
+
+Owned here: the decision, which outlives a restart, and what is left. Repair does the moving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from sedmad.node.manifests import ManifestService
+from sedmad.node.membership import MembershipService
+from sedmad.store import settings
+from sedmad.store.database import Database
+
+log = structlog.get_logger("sedmad.draining")
+
+SETTING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a node that leaves still has.
+
+    Attributes:
+        copies, bytes: that manifests give it.
+        owned: matrices of which it is the owner.
+        owners: peer ids of those who have to move its copies.
+    """
+
+    copies: int
+    bytes: int
+    owned: int
+    owners: frozenset[str]
+
+
+class DrainingService:
+    """Decides that this node leaves, or stays after all.
+
+    Args:
+        on_decided: called when it has been decided; owners elsewhere hear it from the advert.
+    """
+
+    def __init__(
+        self,
+        *,
+        own_peer_id: str,
+        database: Database,
+        membership: MembershipService,
+        manifests: ManifestService,
+        on_decided: Callable[[], None],
+    ) -> None:
+        self._own_peer_id = own_peer_id
+        self._database = database
+        self._membership = membership
+        self._manifests = manifests
+        self._on_decided = on_decided
+
+    @property
+    def is_draining(self) -> bool:
+        return self._membership.core.advert.state == "draining"
+
+    async def restore(self) -> None:
+        """Go on with what was decided before this node started; call it before the mesh hears of it."""
+        if await self._database.read(partial(settings.load, name=SETTING)) is not None:
+            self._tell(leaves=True)
+
+    async def start(self) -> None:
+        """Take no more copies, and have those that are here moved; no error if that is so already."""
+        await self._database.write(partial(settings.keep, name=SETTING, value="yes"))
+        self._tell(leaves=True)
+
+    async def cancel(self) -> None:
+        """Stay; what was moved does not come back by itself."""
+        await self._database.write(partial(settings.remove, name=SETTING))
+        self._tell(leaves=False)
+
+    def left(self) -> Left:
+        """Return what is still here."""
+        kept = [manifest for manifest in self._manifests.kept() if not manifest.removed]
+        held = {manifest.key: manifest.held_by(self._own_peer_id) for manifest in kept}
+        return Left(
+            copies=sum(map(len, held.values())),
+            bytes=sum(manifest.size_of(index) for manifest in kept for index in held[manifest.key]),
+            owned=sum(manifest.owner == self._own_peer_id for manifest in kept),
+            owners=frozenset(manifest.owner for manifest in kept if held[manifest.key]),
+        )
+
+    def _tell(self, *, leaves: bool) -> None:
+        if leaves != self.is_draining:
+            self._membership.update_advert(state="draining" if leaves else "ready")
+            log.info("draining_begun" if leaves else "draining_cancelled")
+            self._on_decided()

@@ -1,0 +1,135 @@
+"""The services of one daemon, and who of them is told what: of peers, names, sessions and manifests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sedmad.core.membership import events
+from sedmad.core.membership.advert import Advert
+from sedmad.core.membership.claim import Claim
+from sedmad.net.sessions import Sessions
+from sedmad.node.asking import AskingService
+from sedmad.node.certificates import Certificates
+from sedmad.node.draining import DrainingService
+from sedmad.node.getting import GettingService
+from sedmad.node.healing import HealingService
+from sedmad.node.holding import HoldingService
+from sedmad.node.invitations import InvitationService
+from sedmad.node.keeping import RecordKeeper
+from sedmad.node.leaving import LeavingService
+from sedmad.node.looking_up import LookUpService
+from sedmad.node.manifest import Manifest
+from sedmad.node.manifests import ManifestService
+from sedmad.node.membership import MembershipService
+from sedmad.node.mesh_verifying import VerifyingService
+from sedmad.node.multiplying import MultiplyingService
+from sedmad.node.owning import OwningService
+from sedmad.node.pledging import PledgingService
+from sedmad.node.putting import PuttingService
+from sedmad.node.reconciling import ReconcilingService
+from sedmad.node.recovering import RecoveringService
+from sedmad.node.releasing import ReleasingService
+from sedmad.node.removing import RemovingService
+from sedmad.node.repairing import RepairingService
+from sedmad.node.scrubbing import ScrubbingService
+
+
+@dataclass(slots=True)
+class Node:
+    """The services of one daemon."""
+
+    sessions: Sessions
+    membership: MembershipService
+    certificates: Certificates
+    keeper: RecordKeeper
+    holding: HoldingService
+    manifests: ManifestService
+    lookups: LookUpService
+    healing: HealingService
+    pledging: PledgingService
+    reconciling: ReconcilingService
+    recovering: RecoveringService
+    owning: OwningService
+    repairing: RepairingService
+    draining: DrainingService
+    leaving: LeavingService
+    scrubbing: ScrubbingService
+    multiplying: MultiplyingService
+    asking: AskingService
+    putting: PuttingService
+    releasing: ReleasingService
+    getting: GettingService
+    removing: RemovingService
+    invitations: InvitationService
+    verifying: VerifyingService
+
+    def on_event(self, event: events.Event) -> None:
+        """Tell whoever it concerns what membership found."""
+        match event:
+            case events.PeerJoined(_, signed) | events.AdvertChanged(_, signed):
+                self.keeper.keep([signed])
+                if isinstance(signed.record, Advert):
+                    self.asking.chooser.take_note([signed.record])
+            case events.ClaimChanged(name, signed):
+                self.keeper.keep([signed])
+                if isinstance(signed.record, Claim):
+                    self.reconciling.on_claim(signed.record)
+                self._notice_replacement(name)
+            case events.PeerSuspected(peer_id):
+                self.asking.doubt(peer_id)
+            case events.PeerDead(peer_id):
+                self.holding.owner_gone(peer_id)
+            case _:
+                pass
+        self._tell_presence(event)
+        self.repairing.on_event(event)
+
+    def _tell_presence(self, event: events.Event) -> None:
+        """Tell ownership whom it may rely on: a node that drains hands its matrices over as if it were dead."""
+        match event:
+            case (
+                events.PeerJoined(peer_id)
+                | events.AdvertChanged(peer_id)
+                | events.PeerAlive(peer_id)
+                | events.PeerDead(peer_id)
+            ):
+                row = self.membership.row(peer_id)
+                if row is not None and row.state != "suspect":
+                    up = row.state == "alive" and row.advert.state != "draining"
+                    self.owning.on_peer(peer_id, up=up)
+            case _:
+                pass
+
+    def on_kept(self, manifest: Manifest) -> None:
+        """A manifest came onto this node's disk."""
+        self.owning.on_kept(manifest)
+        if self.healing.lacking(manifest):
+            self.healing.look_at([manifest.key])
+
+    def on_recovered(self) -> None:
+        """This node's tables can be relied upon again, or never had to be doubted."""
+        self.removing.free_all_unnamed()
+        self.repairing.look_afresh()
+
+    def on_won(self, manifest: Manifest) -> None:
+        """This node became the owner of a matrix."""
+        self.removing.free_unnamed(manifest.key)
+        self.repairing.look_afresh()
+
+    def on_link(self, peer_id: str, up: bool) -> None:
+        """A session gained or lost its stream."""
+        self.membership.on_link(peer_id, up)
+        if up:
+            self.reconciling.meet(peer_id)
+        else:
+            self.asking.doubt(peer_id)
+
+    def _notice_replacement(self, name: str) -> None:
+        """Somebody else took a newer version of a name of ours: ours is history."""
+        own = self.membership.core.peer_id
+        directory = self.membership.core.directory
+        winner, ours = directory.get(name), directory.find(name, own)
+        if winner is None or ours is None or winner.first_owner == own:
+            return
+        if isinstance(ours.record, Claim) and not ours.record.removed and winner.replaces(ours.record):
+            self.removing.on_replaced(ours.record)
