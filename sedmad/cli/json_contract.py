@@ -4,14 +4,24 @@ Scripts rely on these names. Fields may be added, none is renamed or removed; wh
 Amounts are bytes, times seconds or milliseconds as the name says; states are lower case; what is not known is null.
 
     status       {"node": {...}, "mesh": {...}, "peers": [PEER...], "memory": {...}, "disk": {...},
-                  "matrices": [MATRIX...], "warnings": [text...]}
+                  "copies": {"resident_bytes", "standby_bytes", "owned_bytes"}, "pressure": {"memory_set_bytes",
+                  "memory_short_bytes"}, "process": {"anonymous_bytes", "mapped_bytes"}, "repairs": [REPAIR...],
+                  "restored_bytes", "matrices": [MATRIX...], "warnings": [text...]}
+                  `memory` is the pledge now and what resident copies use of it, `pressure` what the user set, and what
+                  manifests ask for beyond the pledge. REPAIR's `waiting_for` is null or says why
     peers        {"peers": [PEER...]}; without a session to the peer, `path` and `rtt_ms` are null
     ls           {"matrices": [MATRIX...]}
     inspect      MATRIX's fields, "epoch", "seq", "guardians" (peer ids), "partitions" [{"index", "rows": [start, stop],
                   "copies": [{"peer_id", "name", "kind", "state"}]}]; `degraded` is null or says why
+    verify       {"clean", "nodes": [{"peer_id", "name", "error", "copies", "blobs", "size_bytes", "more",
+                  "corrupt": [FAULT...], "missing": [FAULT...], "orphaned": [FAULT...]}],
+                  "matrices": [{"name", "degraded_partitions", "lost_partitions", "error"}]}
+                  FAULT is {"digest", "matrix", "partition"}, the latter two null for bytes of no matrix; `more`
+                  counts faults beyond the first 1,000 of each list
     put          MATRIX's fields, "already_stored"
     get, apply   what was written where
     rm           {"name", "freed_bytes", "unreachable": [node...]}
+    drain        {"peer_id", "name", "draining", "copies_left", "bytes_left", "owned_left"}
     invite       {"token", "expires_at_s"}
     init, join   {"peer_id", "name", "mesh_id"}
     stop         {"stopped": whether it has ended}
@@ -28,12 +38,18 @@ from typing import TYPE_CHECKING, Any
 from sedmad.wire.messages import (
     CopyKind,
     DataType,
+    DrainNodeResponse,
     GetStatusResponse,
     InspectMatrixResponse,
     MatrixSummary,
     NodeState,
+    NodeVerification,
     PeerState,
     PeerSummary,
+    RepairSummary,
+    StoreFault,
+    StoreReport,
+    VerifyMeshResponse,
 )
 
 if TYPE_CHECKING:
@@ -71,8 +87,42 @@ def status_document(status: GetStatusResponse) -> Document:
         "peers": [peer_document(peer) for peer in status.peers],
         "memory": {"pledged_bytes": status.memory_pledged_bytes, "used_bytes": status.memory_used_bytes},
         "disk": {"pledged_bytes": status.disk_pledged_bytes, "used_bytes": status.disk_used_bytes},
+        "copies": {
+            "resident_bytes": status.disk_used_bytes - status.standby_bytes,
+            "standby_bytes": status.standby_bytes,
+            "owned_bytes": status.owned_bytes,
+        },
+        "pressure": {
+            "memory_set_bytes": status.memory_set_bytes,
+            "memory_short_bytes": status.memory_short_bytes,
+        },
+        "process": {"anonymous_bytes": status.anonymous_bytes, "mapped_bytes": status.mapped_bytes},
+        "repairs": [repair_document(repair) for repair in status.repairs],
+        "restored_bytes": status.restored_bytes,
         "matrices": [matrix_document(matrix) for matrix in status.matrices],
         "warnings": list(status.warnings),
+    }
+
+
+def repair_document(repair: RepairSummary) -> Document:
+    """Return REPAIR: a matrix of this node's that is under repair, or waits for something."""
+    return {
+        "names": list(repair.names),
+        "step_bytes": repair.step_bytes,
+        "made_bytes": repair.made_bytes,
+        "waiting_for": repair.waiting_for or None,
+    }
+
+
+def drain_document(drained: DrainNodeResponse, *, cancelled: bool) -> Document:
+    """Return what `drain` tells."""
+    return {
+        "peer_id": drained.node.peer_id,
+        "name": drained.node.name,
+        "draining": not cancelled,
+        "copies_left": drained.left.copies_left,
+        "bytes_left": drained.left.bytes_left,
+        "owned_left": drained.left.owned_left,
     }
 
 
@@ -109,10 +159,14 @@ def matrices_document(matrices: Iterable[MatrixSummary]) -> Document:
 
 
 def matrix_document(matrix: MatrixSummary) -> Document:
-    """Return MATRIX; `owner` is a peer id, `digest` names the content."""
+    """Return MATRIX; `owner` is a peer id, `digest` names the content.
+
+    `conflict`: another node's matrix won the name, and this one goes by name@owner.
+    """
     return {
         "name": matrix.name,
         "version": matrix.version,
+        "conflict": is_conflict(matrix),
         "shape": [matrix.rows, matrix.columns],
         "dtype": dtype_name(matrix.data_type),
         "survive": matrix.survive,
@@ -124,6 +178,12 @@ def matrix_document(matrix: MatrixSummary) -> Document:
         "resident_bytes_here": matrix.resident_bytes_here,
         "standby_bytes_here": matrix.standby_bytes_here,
     }
+
+
+def is_conflict(matrix: MatrixSummary) -> bool:
+    """Return whether another node's matrix won the name, and this one goes by name@owner."""
+    # No name contains an @ of its own.
+    return "@" in matrix.name
 
 
 def inspect_document(inspected: InspectMatrixResponse) -> Document:
@@ -153,6 +213,61 @@ def inspect_document(inspected: InspectMatrixResponse) -> Document:
             }
             for partition in inspected.partitions
         ],
+    }
+
+
+def verify_document(found: VerifyMeshResponse) -> Document:
+    """Return what `verify` tells; nodes in the order of their names."""
+    nodes = sorted(found.nodes, key=lambda verified: (verified.node.name, verified.node.peer_id))
+    return {
+        "clean": is_clean(found),
+        "nodes": [_node_verification_document(verified) for verified in nodes],
+        "matrices": [
+            {
+                "name": matrix.name,
+                "degraded_partitions": matrix.degraded_partitions,
+                "lost_partitions": matrix.lost_partitions,
+                "error": matrix.error or None,
+            }
+            for matrix in found.matrices
+        ],
+    }
+
+
+def is_clean(found: VerifyMeshResponse) -> bool:
+    """Return whether every node could be asked, and nobody found a fault."""
+    return not found.matrices and not any(
+        verified.error or fault_count(verified.report) for verified in found.nodes
+    )
+
+
+def fault_count(report: StoreReport) -> int:
+    """Return the faults of a store."""
+    return len(report.corrupt) + len(report.missing) + len(report.orphaned) + report.more
+
+
+def _node_verification_document(verified: NodeVerification) -> Document:
+    report = verified.report
+    return {
+        "peer_id": verified.node.peer_id,
+        "name": verified.node.name,
+        "error": verified.error or None,
+        "copies": report.copies,
+        "blobs": report.blobs,
+        "size_bytes": report.size_bytes,
+        "corrupt": [_fault_document(fault) for fault in report.corrupt],
+        "missing": [_fault_document(fault) for fault in report.missing],
+        "orphaned": [_fault_document(fault) for fault in report.orphaned],
+        "more": report.more,
+    }
+
+
+def _fault_document(fault: StoreFault) -> Document:
+    of_matrix = fault.HasField("key")
+    return {
+        "digest": fault.digest.hex(),
+        "matrix": fault.key.matrix_digest.hex() if of_matrix else None,
+        "partition": fault.partition_index if of_matrix else None,
     }
 
 

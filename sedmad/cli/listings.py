@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sedmad.cli.json_contract import dtype_name, node_state, peer_state
+from sedmad.cli.json_contract import dtype_name, is_conflict, node_state, peer_state
 from sedmad.cli.table import Cell, Column, print_table
 from sedmad.cli.terminal import STATE_COLOURS, Terminal
 from sedmad.sizes import format_bytes
@@ -76,7 +76,7 @@ def matrix_table(terminal: Terminal, matrices: Sequence[MatrixSummary]) -> None:
         columns,
         [
             [
-                Cell(matrix.name, "bold"),
+                Cell(matrix.name, "yellow" if is_conflict(matrix) else "bold"),
                 str(matrix.version),
                 f"{matrix.rows} x {matrix.columns}",
                 dtype_name(matrix.data_type),

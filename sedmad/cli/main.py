@@ -6,6 +6,7 @@ argparse, because it starts in 92-99 ms of CPU where cyclopts took 150, and peop
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -15,15 +16,20 @@ from sedmad import __version__
 from sedmad.cli.report import EXIT_INTERRUPTED, EXIT_USAGE, error_document, exit_code_table, print_error
 from sedmad.cli.terminal import messages
 from sedmad.cli.verbs import GROUPS, VERBS
-from sedmad.errors import LocalError, SedmadError
+from sedmad.errors import DiskFull, LocalError, SedmadError
 
 DESCRIPTION = """One active memory out of the machines you already have: matrices are stored once
 and multiplied where they lie."""
+# The machine's faults, not ours: no traceback.
+DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        # Whoever closed it, as `>&-` does, wants to hear nothing.
+        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 - open until the end
+        setattr(sys, name, stream)
         # A terminal without UTF-8 shows a name with escapes rather than a traceback.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -39,10 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # `sedmad ls | head`: whoever read has seen enough. Python would complain again while it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # `sedmad ls | head`: whoever read has seen enough.
+        _abandon_stdout()
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
+            # Most places have errors of their own for this; what is left is `sedmad ls > file` and the like.
+            _abandon_stdout()
+            return _report(_disk_full(error), as_json)
         import traceback
 
         traceback.print_exc()
@@ -68,7 +78,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     module.configure(parser)
     _add_global_options(parser)
     parser.set_defaults(home=first.home, json=first.json, run=module.run)
-    return parser.parse_args(first.rest)
+    rest = list(first.rest)
+    if arguments[: len(arguments) - len(rest)][-1:] == ["--"]:
+        # argparse took it away with the verb; a name like -w needs it.
+        rest.insert(0, "--")
+    return parser.parse_args(rest)
 
 
 def _top_parser() -> argparse.ArgumentParser:
@@ -104,6 +118,17 @@ def _nearest(verb: str) -> str:
 
     near = difflib.get_close_matches(verb, VERBS, n=1)
     return f", did you mean {near[0]}?" if near else ""
+
+
+def _abandon_stdout() -> None:
+    """Write nothing more there. Python would try again, and complain, while it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _disk_full(error: OSError) -> DiskFull:
+    what = error.filename or "a file, or the output,"
+    hint = "Free some space, or choose another place."
+    return DiskFull(f"{what} could not be written", why=error.strerror or str(error), hint=hint)
 
 
 def _report(error: SedmadError, as_json: bool) -> int:

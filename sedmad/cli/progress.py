@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from sedmad.cli.terminal import messages
 
@@ -11,15 +12,21 @@ from sedmad.cli.terminal import messages
 WORTHWHILE_BYTES = 64 << 20
 
 
+class Advance(Protocol):
+    """Told the bytes that are done, what is going on with them, and how many there are if that has changed."""
+
+    def __call__(self, done_bytes: int, description: str, total_bytes: int | None = None) -> None: ...
+
+
 @contextmanager
-def progress_bar(description: str, total_bytes: int, *, wanted: bool) -> Iterator[Callable[[int, str], None]]:
+def progress_bar(description: str, total_bytes: int, *, wanted: bool) -> Iterator[Advance]:
     """Show a bar while the block runs.
 
     Yields:
-        What to tell the bytes that are done, and what is going on with them. It does nothing where no bar is shown.
+        What to tell how far it is. It does nothing where no bar is shown.
     """
     if not wanted or total_bytes < WORTHWHILE_BYTES or not messages().has_colours:
-        yield lambda done_bytes, description: None
+        yield lambda done_bytes, description, total_bytes=None: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -40,6 +47,6 @@ def progress_bar(description: str, total_bytes: int, *, wanted: bool) -> Iterato
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(description, total=total_bytes)
-        yield lambda done_bytes, description: progress.update(
-            task, completed=done_bytes, description=description
+        yield lambda done_bytes, description, total_bytes=None: progress.update(
+            task, completed=done_bytes, description=description, total=total_bytes
         )

@@ -22,7 +22,7 @@ EXIT_CODES = {
     os.EX_CANTCREAT: "the name, or the home, is taken",
     os.EX_IOERR: "reading or writing failed: a full disk, damaged bytes",
     os.EX_TEMPFAIL: "the same command may succeed later: a deadline passed, a connection broke",
-    os.EX_PROTOCOL: "the other side broke the protocol",
+    os.EX_PROTOCOL: "the other side broke the protocol, or verify found faults",
     os.EX_NOPERM: "not permitted",
     os.EX_CONFIG: "the configuration is wrong, or the home has no mesh yet",
     EXIT_INTERRUPTED: "interrupted",

@@ -10,6 +10,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from sedmad.client.call import Call
+from sedmad.client.joining import ProductJoiner
 from sedmad.client.link import Link
 from sedmad.errors import ProtocolViolation, SessionLost
 from sedmad.wire.calls import ResponseReceived
@@ -27,6 +28,9 @@ class Connection:
     Args:
         path: the daemon's control socket.
 
+    Attributes:
+        products: joins those of its threads.
+
     Raises:
         DaemonNotRunning: nobody listens there.
         NotPermitted: the socket belongs to somebody else.
@@ -34,6 +38,7 @@ class Connection:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.products = ProductJoiner()
         self._lock = threading.Lock()
         self._link = Link(path)
 

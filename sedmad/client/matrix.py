@@ -225,15 +225,37 @@ class Matrix:
     ) -> tuple[npt.NDArray[Any], list[int], list[ApplyMatrixResponse]]:
         import numpy as np
 
-        from sedmad.client.product import Product
+        from sedmad.client.product import Product, panel_columns
 
-        request = ApplyMatrixRequest(
-            name=summary.name, version=summary.version, transposed=self._transposed, explain=explain
+        def ask(
+            x: npt.NDArray[Any], deadline: float, explain: bool
+        ) -> tuple[npt.NDArray[Any], list[int], list[ApplyMatrixResponse]]:
+            request = ApplyMatrixRequest(
+                name=summary.name, version=summary.version, transposed=self._transposed, explain=explain
+            )
+            product = Product(self._connection, request, summary.data_type, deadline)
+            y = np.empty((len(x), self.shape[0]), self.dtype)
+            return y, *product.run(x, y)
+
+        def ask_for_panel(
+            x: npt.NDArray[Any], deadline: float, explain: bool
+        ) -> tuple[npt.NDArray[Any], ApplyMatrixResponse]:
+            y, _, [response] = ask(x, deadline, explain)
+            return y, response
+
+        columns_max = panel_columns(*self.shape[::-1], self.dtype.itemsize, transposed=self._transposed)
+        if not 0 < len(x) <= columns_max:
+            return ask(x, deadline, explain)
+        y, response = self._connection.products.run(
+            # A child that was forked shares none of its parent's threads.
+            (os.getpid(), summary.name, summary.version, self._transposed),
+            np.ascontiguousarray(x, self.dtype),
+            columns_max,
+            deadline,
+            explain,
+            ask_for_panel,
         )
-        product = Product(self._connection, request, summary.data_type, deadline)
-        y = np.empty((len(x), self.shape[0]), self.dtype)
-        widths, responses = product.run(x, y)
-        return y, widths, responses
+        return y, [len(x)], [response]
 
     def _fetch(
         self, summary: MatrixSummary, max_bytes: int | None, progress: Progress | None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from sedmad.client.connection import Connection
+from sedmad.client.connection import Connection, decoded
 from sedmad.client.matrix import Matrix
 from sedmad.errors import MatrixNotFound, UsageError
 from sedmad.home import Home
+from sedmad.wire.calls import ResponseReceived
 from sedmad.wire.messages import (
     CreateInvitationRequest,
     CreateInvitationResponse,
+    DrainNodeRequest,
+    DrainNodeResponse,
     GetStatusRequest,
     GetStatusResponse,
     InspectMatrixRequest,
@@ -30,6 +33,8 @@ from sedmad.wire.messages import (
     RemoveMatrixResponse,
     StopNodeRequest,
     StopNodeResponse,
+    VerifyMeshRequest,
+    VerifyMeshResponse,
 )
 
 if TYPE_CHECKING:
@@ -216,6 +221,49 @@ class Mesh:
             idempotent=False,
         )
 
+    def verify(
+        self, *, quick: bool = False, progress: Callable[[int, int], object] | None = None
+    ) -> VerifyMeshResponse:
+        """Have every node that answers check its store, and every matrix checked against what they found.
+
+        Args:
+            quick: compare what should be there with the files, without reading these.
+            progress: told the bytes that are checked and how many there are, on this thread.
+
+        Returns:
+            What each node found, and the matrices that lack copies.
+        """
+        found = VerifyMeshResponse()
+        with self._connection.open("VerifyingService/VerifyMesh", VerifyMeshRequest(quick=quick)) as call:
+            event = None
+            while not isinstance(event, ResponseReceived):
+                event = call.receive()
+                # The numbers of the newest message; of nodes and matrices, all.
+                found.MergeFrom(decoded(event.message, VerifyMeshResponse))
+                if progress is not None:
+                    progress(found.checked_bytes, found.total_bytes)
+        return found
+
+    def drain(self, node: str = "", *, cancel: bool = False) -> Iterator[DrainNodeResponse]:
+        """Have a node leave in good order, and yield what it still has until that is nothing.
+
+        It goes on if the caller stops listening.
+
+        Args:
+            node: name, or beginning of the peer id; the daemon's own by default.
+            cancel: have it stay after all; yields once.
+
+        Raises:
+            UsageError: no node, or several, are called so.
+            NodeUnreachable: it does not answer.
+        """
+        request = DrainNodeRequest(node=node, cancel=cancel)
+        with self._connection.open("DrainingService/DrainNode", request) as call:
+            event = None
+            while not isinstance(event, ResponseReceived):
+                event = call.receive()
+                yield decoded(event.message, DrainNodeResponse)
+
     def invite(self, expires_s: int = 24 * 3600) -> CreateInvitationResponse:
         """Return a token that admits one node within `expires_s` seconds.
 
@@ -238,6 +286,8 @@ def checked_name(name: str) -> str:
     Raises:
         UsageError: no matrix can have it.
     """
+    if not isinstance(name, str):
+        raise UsageError("the name of a matrix is not text", why=f"it is {type(name).__name__}")
     try:
         length = len(name.encode())
     except UnicodeEncodeError as error:

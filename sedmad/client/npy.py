@@ -30,6 +30,8 @@ MAGIC = b"\x93NUMPY"
 HEADER_BYTES_MAX = 10_000
 # Signed and unsigned integers, booleans and floats: what converts to a matrix's dtype without losing its meaning.
 NUMERIC_KINDS = "biuf"
+# More than any disk holds; NumPy refuses longer arrays even where they are empty.
+LENGTH_MAX = 1 << 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,8 @@ def _check_types(header: Header) -> None:
         raise TypeError("it tells no plain type and order")
     if not (isinstance(header.shape, tuple) and all(type(length) is int for length in header.shape)):
         raise TypeError("its shape is no tuple of integers")
-    if any(length < 0 for length in header.shape):
-        raise ValueError("a length is negative")
+    if not all(0 <= length <= LENGTH_MAX for length in header.shape):
+        raise ValueError("a length is negative, or longer than any array")
 
 
 def _map(
@@ -172,21 +174,28 @@ def header_bytes(shape: tuple[int, int], dtype: np.dtype[Any], *, fortran_order:
 
 @contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file beside `path` for writing, and rename it to `path` when the block ends well.
+    """Open a file beside `path` for writing, and rename it to `path` when the block ends well. Links are followed.
 
     Raises:
         DiskFull: no space is left for it.
-        UsageError: it cannot be written there.
+        UsageError: it cannot be written there, or what is there is no file.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        # A rename would put a file where a device was: /dev/null, for everybody.
+        why = (
+            "Is a directory" if path.is_dir() else "It is a device or a pipe, which cannot be written whole."
+        )
+        raise UsageError(f"{path} cannot be written", why=why, hint="Choose another path.")
+    target = Path(os.path.realpath(path))
     # Names of 255 bytes are the longest there are; the whole of a long one would not fit again.
-    partial = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.partial")
+    partial = target.with_name(f".{target.name[:64]}.{secrets.token_hex(4)}.partial")
     try:
         with partial.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        partial.replace(target)
     except OSError as error:
         error_class = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else UsageError
         raise error_class(

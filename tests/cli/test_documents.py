@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from fake_daemon import PEER_ID, FakeDaemon
+from fake_daemon import OTHER_PEER_ID, PEER_ID, FakeDaemon
 
 from sedmad.cli.main import main
+from sedmad.wire import messages as wire
 
 Golden = Callable[[str, str], None]
 Capture = pytest.CaptureFixture[str]
@@ -96,6 +98,106 @@ def test_an_explanation_as_people_see_it(daemon: FakeDaemon, home, capsys: Captu
     np.save(home / "x.npy", np.ones((70, 66)))
     assert main(["apply", "w", f"{home}/x.npy", "-o", f"{home}/y.npy", "--explain"]) == 0
     golden("explain.txt", re.sub(r"[0-9.]+ ms as seen", "12.5 ms as seen", capsys.readouterr().err))
+
+
+def test_names_that_two_nodes_took(mesh_of_three: FakeDaemon, capsys: Capture, golden: Golden) -> None:
+    mesh_of_three.store("wörter@12D3KooWBetaBeta", np.ones((64, 5)))
+    assert main(["ls"]) == 0
+    captured = capsys.readouterr()
+    golden("ls_conflict.txt", captured.out + captured.err)
+    assert main(["ls", "--json"]) == 0
+    matrices = json.loads(capsys.readouterr().out)["matrices"]
+    assert [matrix["name"] for matrix in matrices if matrix["conflict"]] == ["wörter@12D3KooWBetaBeta"]
+
+
+def test_a_node_that_is_drained(mesh_of_three: FakeDaemon, capsys: Capture) -> None:
+    beta = wire.NodeReference(peer_id=OTHER_PEER_ID, name="beta")
+    left = wire.LeaveResponse(copies_left=3, bytes_left=9 << 20, owned_left=1, waiting_for="gamma is dead")
+    mesh_of_three.drained = [
+        wire.DrainNodeResponse(node=beta, left=left),
+        wire.DrainNodeResponse(node=beta, left=left),
+        wire.DrainNodeResponse(node=beta),
+    ]
+    assert main(["drain", "beta"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "beta is empty: its daemon can be stopped\n"
+    assert captured.err == "waiting: gamma is dead\n"
+    assert main(["drain", "beta", "--cancel", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "peer_id": OTHER_PEER_ID,
+        "name": "beta",
+        "draining": False,
+        "copies_left": 0,
+        "bytes_left": 0,
+        "owned_left": 0,
+    }
+    asked = wire.DrainNodeRequest.FromString(mesh_of_three.last("DrainNode").request.message)
+    assert (asked.node, asked.cancel) == ("beta", True)
+
+
+def test_repairs_are_shown(mesh_of_three: FakeDaemon, capsys: Capture, golden: Golden) -> None:
+    mesh_of_three.repairs = [
+        wire.RepairSummary(names=["encoder/w1"], step_bytes=512 << 20, made_bytes=130 << 20),
+        wire.RepairSummary(names=["wörter", "words"], waiting_for="1 copy more is wanted\nno node has room"),
+    ]
+    assert main(["status"]) == 0
+    golden("status_repairs.txt", capsys.readouterr().out)
+
+
+def node_verification(peer_id: str, name: str, **faults: list[wire.StoreFault]) -> wire.NodeVerification:
+    report = wire.StoreReport(copies=12, blobs=11, size_bytes=88 << 20, **faults)
+    return wire.NodeVerification(node=wire.NodeReference(peer_id=peer_id, name=name), report=report)
+
+
+def test_a_clean_mesh(mesh_of_three: FakeDaemon, capsys: Capture, golden: Golden) -> None:
+    mesh_of_three.found = [
+        wire.VerifyMeshResponse(checked_bytes=88 << 20, nodes=[node_verification(OTHER_PEER_ID, "beta")]),
+        wire.VerifyMeshResponse(total_bytes=176 << 20, nodes=[node_verification(PEER_ID, "alpha")]),
+        wire.VerifyMeshResponse(checked_bytes=176 << 20, total_bytes=176 << 20),
+    ]
+    for name, options in (("verify_clean.txt", []), ("verify_clean.json", ["--json"])):
+        assert main(["verify", *options]) == 0
+        captured = capsys.readouterr()
+        golden(name, captured.out)
+        assert not captured.err
+    assert not wire.VerifyMeshRequest.FromString(mesh_of_three.last("VerifyMesh").request.message).quick
+    assert main(["verify", "--quick"]) == 0
+    assert wire.VerifyMeshRequest.FromString(mesh_of_three.last("VerifyMesh").request.message).quick
+
+
+def test_a_mesh_with_faults(mesh_of_three: FakeDaemon, capsys: Capture, golden: Golden) -> None:
+    copy = wire.StoreFault(
+        digest=b"\x01" * 32,
+        key=wire.MatrixKey(matrix_digest=b"\x02" * 32, first_owner=PEER_ID),
+        partition_index=3,
+    )
+    faulty = node_verification(
+        PEER_ID,
+        "alpha",
+        corrupt=[copy],
+        missing=[copy, copy],
+        orphaned=[wire.StoreFault(digest=b"\x03" * 32)],
+    )
+    faulty.report.more = 4
+    silent = wire.NodeVerification(
+        node=wire.NodeReference(peer_id=OTHER_PEER_ID, name="beta"), error="the node is not connected"
+    )
+    mesh_of_three.found = [
+        wire.VerifyMeshResponse(nodes=[faulty]),
+        wire.VerifyMeshResponse(nodes=[silent]),
+        wire.VerifyMeshResponse(
+            matrices=[
+                wire.MatrixVerification(name="encoder/w1", degraded_partitions=3),
+                wire.MatrixVerification(name="lost", degraded_partitions=1, lost_partitions=2),
+                wire.MatrixVerification(name="wörter", error="nobody who answers knows where it lies"),
+            ]
+        ),
+    ]
+    for name, options in (("verify_faults.txt", []), ("verify_faults.json", ["--json"])):
+        assert main(["verify", *options]) == os.EX_PROTOCOL
+        captured = capsys.readouterr()
+        golden(name, captured.out)
+        assert not captured.err
 
 
 def test_help(capsys: Capture, golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:

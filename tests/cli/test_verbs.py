@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -131,6 +132,25 @@ def test_wrong_command_lines_end_with_2(home: Path, capsys: Capture, command: st
     captured = capsys.readouterr()
     assert not captured.out
     assert "usage: sedmad" in captured.err
+
+
+def test_a_name_may_begin_like_an_option(daemon: FakeDaemon, home: Path, capsys: Capture) -> None:
+    daemon.store("-w", np.ones((2, 2)))
+    assert main(["--home", str(home), "rm", "--", "-w"]) == 0
+    assert "-w is removed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("where", "exit_code", "told"),
+    [(">&-", 0, ""), (">/dev/full", os.EX_IOERR, "sedmad: a file, or the output, could not be written")],
+)
+def test_closed_and_full_outputs_are_no_bug(
+    where: str, exit_code: int, told: str, daemon: FakeDaemon, home: Path
+) -> None:
+    command = f'"{sys.executable}" -m sedmad.cli.main status {where}'
+    ended = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == exit_code
+    assert ended.stderr.partition("\n")[0] == told
 
 
 def test_a_nearly_right_verb_is_recognised(capsys: Capture) -> None:

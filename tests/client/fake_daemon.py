@@ -185,6 +185,9 @@ class FakeDaemon:
         self.clients: list[Client] = []
         self.peers: list[wire.PeerSummary] = []
         self.warnings: list[str] = []
+        self.repairs: list[wire.RepairSummary] = []
+        self.drained: list[wire.DrainNodeResponse] = [wire.DrainNodeResponse()]
+        self.found: list[wire.VerifyMeshResponse] = [wire.VerifyMeshResponse()]
         self.stopping = threading.Event()
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(str(path))
@@ -251,6 +254,12 @@ class FakeDaemon:
                 labels={"zone": "attic"},
                 is_admin=True,
                 resident_set_bytes=96 << 20,
+                memory_set_bytes=2 << 30,
+                standby_bytes=2 << 30,
+                anonymous_bytes=70 << 20,
+                mapped_bytes=26 << 20,
+                owned_bytes=1 << 30,
+                repairs=self.repairs,
             )
         )
 
@@ -368,6 +377,16 @@ class FakeDaemon:
                 partition_rows=64,
             )
         )
+
+    def VerifyMesh(self, call: ServedCall) -> None:  # noqa: N802
+        for report in self.found[:-1]:
+            call.send(report)
+        call.respond(self.found[-1])
+
+    def DrainNode(self, call: ServedCall) -> None:  # noqa: N802
+        for progress in self.drained[:-1]:
+            call.send(progress)
+        call.respond(self.drained[-1])
 
     def ApplyMatrix(self, call: ServedCall) -> None:  # noqa: N802
         request = wire.ApplyMatrixRequest.FromString(call.request.message)

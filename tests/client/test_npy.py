@@ -183,3 +183,28 @@ def test_saving_replaces_whole_files_and_keeps_the_usual_mode(path: Path) -> Non
     with pytest.raises(UsageError, match="cannot be written"):
         save_array(path.parent, np.zeros(3))
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("name", [".", "..", "", "/"])
+def test_a_folder_is_not_replaced(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be written"):
+        save_array(name, np.zeros(3))
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    # A device, /dev/null say, is the same to the code; but here a failure harms nobody.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match="a pipe"):
+        save_array(pipe, np.zeros(3))
+    assert pipe.is_fifo()
+
+
+def test_a_link_stays_and_leads_to_the_new_file(tmp_path: Path) -> None:
+    link, target = tmp_path / "link.npy", tmp_path / "disk" / "y.npy"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    for values in (np.zeros(3), np.ones(3)):
+        save_array(link, values)
+        assert link.is_symlink()
+        assert np.array_equal(np.load(target), values)

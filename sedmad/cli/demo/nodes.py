@@ -41,7 +41,7 @@ class LocalNode:
         self.name = name
         self.home = folder / name
         self.memory = memory
-        self._log = folder / f"{name}.log"
+        self.log_path = folder / f"{name}.log"
         self._pledges = ("--memory", memory, "--disk", disk)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -86,9 +86,9 @@ class LocalNode:
 
     def start(self) -> None:
         """Start the daemon; `wait_ready` says when it listens."""
-        with self._log.open("ab") as log, _interrupt_held_back():
+        with self.log_path.open("ab") as log, _interrupt_held_back():
             self._process = subprocess.Popen(
-                [*COMMAND, "start", "--listen", "/ip4/127.0.0.1/tcp/0", *self._pledges],
+                [*COMMAND, "start", *self._address_options(), *self._pledges],
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -107,7 +107,7 @@ class LocalNode:
 
         def ready() -> bool:
             if self._process is not None and self._process.poll() is not None:
-                lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+                lines = self.log_path.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
                 raise LocalError(
                     f"the daemon of {self.name} ended by itself", why="\n".join(lines), node=self.name
                 )
@@ -140,6 +140,10 @@ class LocalNode:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_TIMEOUT_S)
             self.kill()
+
+    def _address_options(self) -> tuple[str, ...]:
+        """Return the options that say where the daemon listens from now on."""
+        return ("--listen", "/ip4/127.0.0.1/tcp/0")
 
     def _environment(self) -> dict[str, str]:
         """Return the environment without this user's own settings of a node."""

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 import sedmad
-from sedmad.cli.demo.words import Rows
+from crossbar.error_bound import product_error_bound
+from sedmad.cli.demo.words import Rows, WordMatrix
 from sedmad.errors import SedmadError
 
 
@@ -38,6 +39,14 @@ class Reference:
         differences = np.abs(answer.astype(np.float64) - self.answer)
         differences[np.isnan(differences)] = np.inf
         return float(differences.max()), float((differences / self.bound).max())
+
+
+def references(words: WordMatrix) -> list[Reference]:
+    """Return one for each question that the words suggest."""
+    asked = np.stack([words.row(word) for word in words.questions])
+    answers = asked @ words.rows.T
+    bounds = product_error_bound(words.rows, asked)
+    return [Reference(*parts) for parts in zip(asked, answers, bounds, strict=True)]
 
 
 class Questioner:

@@ -12,13 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
-
 import sedmad
-from crossbar.error_bound import product_error_bound
 from sedmad.cli.demo.nodes import LocalMesh, LocalNode
 from sedmad.cli.demo.places import show_places
-from sedmad.cli.demo.questions import Questioner, Reference
+from sedmad.cli.demo.questions import Questioner, references
 from sedmad.cli.demo.words import WordMatrix
 from sedmad.cli.progress import progress_bar
 from sedmad.cli.terminal import Terminal
@@ -169,7 +166,7 @@ class Story:
             f"  {victim.name:<8}{self._bold(f'$ kill -9 {victim.process_id}')}",
             "",
         )
-        with Questioner(mesh[MATRIX], self._references()) as questions:
+        with Questioner(mesh[MATRIX], references(self._words)) as questions:
             time.sleep(BEFORE_KILL_S)
             killed_at = time.monotonic()
             victim.kill()
@@ -256,12 +253,6 @@ class Story:
             near = self._words.nearest(word, matrix @ self._words.row(word), NEAREST)
             scored = "   ".join(f"{other} {self._dim(f'{score:.2f}')}" for other, score in near)
             self._say(f"  {self._bold(word.ljust(width))}   {scored}")
-
-    def _references(self) -> list[Reference]:
-        asked = np.stack([self._words.row(word) for word in self._words.questions])
-        answers = asked @ self._words.rows.T
-        bounds = product_error_bound(self._words.rows, asked)
-        return [Reference(*parts) for parts in zip(asked, answers, bounds, strict=True)]
 
     def _begin(self, title: str) -> None:
         self._chapters += 1

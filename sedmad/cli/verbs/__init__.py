@@ -13,6 +13,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "join": "make an identity for this node, and join a mesh with a token",
         "start": "run this node's daemon in the foreground",
         "stop": "stop this node's daemon",
+        "drain": "empty a node of its copies before it leaves",
     },
     "matrices": {
         "put": "store a .npy file as a matrix of the mesh",
@@ -25,6 +26,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "peers": "the other nodes",
         "ls": "the matrices of the mesh",
         "inspect": "where a matrix lies, partition by partition",
+        "verify": "whether all bytes are what and where they should be",
     },
     "trying": {
         "demo": "see it work: four nodes on this machine, one of which dies",

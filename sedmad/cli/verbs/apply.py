@@ -85,7 +85,8 @@ def print_explanation(terminal: Terminal, explanation: Explanation) -> None:
         terminal.print()
         last = first + panel.columns - 1
         which = f"column {first}" if first == last else f"columns {first}-{last}"
-        together = f"computed with {panel.joined_columns} columns together"
+        plural = "s" if panel.joined_columns != 1 else ""
+        together = f"computed in a product of {panel.joined_columns} column{plural}"
         terminal.print(
             f"{which}: {panel.total_ms:.1f} ms at the daemon, of which {panel.waited_ms:.1f} ms waiting; {together}"
         )

@@ -1,6 +1,7 @@
 """Run this node's daemon in the foreground until SIGTERM, Ctrl-C or `sedmad stop`.
 
-Options here go before those of the configuration file and of the environment.
+Options here go before the environment (SEDMAD_LISTEN, SEDMAD_ANNOUNCE, SEDMAD_MEMORY, SEDMAD_DISK, SEDMAD_LABELS,
+SEDMAD_LOG_LEVEL), and that before config.toml in the home, which has the same names in lower case: memory = "2GiB".
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--listen",
         metavar="MULTIADDR",
         action="append",
-        help="where others reach this node: /ip4/0.0.0.0/tcp/4640",
+        help="where others reach this node (default: /ip4/0.0.0.0/tcp/4717)",
     )
     parser.add_argument(
         "--announce",
@@ -25,8 +26,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="an address to tell others instead of those found",
     )
-    parser.add_argument("--memory", metavar="2GiB", help="memory pledged to the mesh: a size or a percentage")
-    parser.add_argument("--disk", metavar="80%%", help="disk pledged to the mesh: a size or a percentage")
+    parser.add_argument(
+        "--memory", metavar="2GiB", help="memory pledged to the mesh: a size, or a share (default: 25%%)"
+    )
+    parser.add_argument(
+        "--disk",
+        metavar="200GiB",
+        help="disk pledged to the mesh: a size, or a share of what is free (default: 80%%)",
+    )
     parser.add_argument(
         "--label",
         metavar="KEY=VALUE",

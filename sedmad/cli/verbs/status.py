@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 
 from sedmad.cli import json_contract
 from sedmad.cli.listings import matrix_table, peer_table
 from sedmad.cli.short_ids import short_ids
-from sedmad.cli.table import print_facts
+from sedmad.cli.table import Cell, Column, print_facts, print_table
 from sedmad.cli.terminal import STATE_COLOURS, Terminal, output, printable
 from sedmad.client import connect
 from sedmad.durations import format_duration
 from sedmad.sizes import format_bytes
-from sedmad.wire.messages import GetStatusResponse
+from sedmad.wire.messages import GetStatusResponse, RepairSummary
 
 BAR_CHARACTERS = 20
 
@@ -48,8 +49,13 @@ def _print(terminal: Terminal, status: GetStatusResponse) -> None:
             ("reached at", printable(", ".join(status.addresses)) or "no address yet"),
             ("memory", _share(status.memory_used_bytes, status.memory_pledged_bytes)),
             ("disk", _share(status.disk_used_bytes, status.disk_pledged_bytes)),
+            ("copies", _copies(status)),
+            ("process", _process(status)),
         ],
     )
+    if status.repairs:
+        terminal.print()
+        _repair_table(terminal, status.repairs)
     if status.peers:
         terminal.print()
         peer_table(terminal, status.peers, ids)
@@ -76,6 +82,35 @@ def _matrix_count(status: GetStatusResponse) -> str:
         return "no matrix yet (store one with: sedmad put)"
     total = format_bytes(sum(matrix.size_bytes for matrix in status.matrices))
     return f"{len(status.matrices)} matri{'ces' if len(status.matrices) > 1 else 'x'} of {total}"
+
+
+def _copies(status: GetStatusResponse) -> str:
+    """Return what the disk is used for."""
+    resident = format_bytes(status.disk_used_bytes - status.standby_bytes)
+    text = f"{resident} resident, {format_bytes(status.standby_bytes)} standby"
+    return f"{text}; this node owns {format_bytes(status.owned_bytes)}"
+
+
+def _process(status: GetStatusResponse) -> str:
+    """Return what the daemon has in memory, and what it is for."""
+    return (
+        f"{format_bytes(status.anonymous_bytes)} of its own, "
+        f"{format_bytes(status.mapped_bytes)} of mapped files (copies and programs)"
+    )
+
+
+def _repair_table(terminal: Terminal, repairs: Sequence[RepairSummary]) -> None:
+    columns = [Column("REPAIR"), Column("MADE", right=True), Column("OF", right=True), Column("WAITING FOR")]
+    rows: list[list[str | Cell]] = [
+        [
+            Cell(printable(", ".join(repair.names)), "bold"),
+            format_bytes(repair.made_bytes) if repair.step_bytes else "-",
+            format_bytes(repair.step_bytes) if repair.step_bytes else "-",
+            printable(repair.waiting_for.replace("\n", "; ")),
+        ]
+        for repair in repairs
+    ]
+    print_table(terminal, columns, rows)
 
 
 def _share(used_bytes: int, pledged_bytes: int) -> str:
