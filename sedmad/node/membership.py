@@ -75,6 +75,7 @@ class MembershipService:
         self._wake = trio.Event()
         self._sleeping_until: float | None = None
         self._known_rows: dict[str, PeerRow] | None = None
+        self._started = False
         self.clock_skew_s: dict[str, float] = {}
         self.core = Membership(
             advert,
@@ -91,6 +92,7 @@ class MembershipService:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._fetch_certificates)
             nursery.start_soon(self._forget_tombstones)
+            self._started = True
             self._act()
             task_status.started()
             while True:
@@ -215,8 +217,13 @@ class MembershipService:
                 self.hear(waiting.from_peer, signed)
 
     def _act(self) -> None:
-        """Do what the core wants: local events first, then the messages."""
+        """Do what the core wants: local events first, then the messages.
+
+        Before it runs, nobody is there to do it; what the core wants then, it still wants later.
+        """
         self._known_rows = None
+        if not self._started:
+            return
         outgoing = self.core.collect()
         for event in outgoing.events:
             self._connect(event)
