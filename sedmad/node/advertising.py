@@ -14,6 +14,7 @@ from sedmad.home import Home
 from sedmad.net.credentials import Credentials
 from sedmad.net.host import PeerHost
 from sedmad.net.identity import Identity
+from sedmad.node import draining
 from sedmad.node.clock import wall_time_s
 from sedmad.node.configuration import Configuration
 from sedmad.node.machine import disk_free_bytes, memory_free_bytes, memory_total_bytes, pledge_bytes
@@ -54,7 +55,7 @@ async def first_advert(
         labels=tuple(sorted(configuration.labels.items())),
         version=__version__,
         # Nobody hears of it before everything runs: see daemon.py.
-        state="ready",
+        state="draining" if await database.read(draining.load) else "ready",
         memory_pledged_bytes=pledge_bytes("memory", configuration.memory, memory_total_bytes()),
         memory_free_bytes=memory_free_bytes(),
         disk_pledged_bytes=pledge_bytes("disk", configuration.disk, free_bytes),

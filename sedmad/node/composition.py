@@ -227,6 +227,7 @@ async def compose(
         manifests=manifest_service,
         on_decided=repairing.look_afresh,
     )
+    holding.is_leaving = lambda: draining.is_draining
     leaving = LeavingService(
         own_peer_id=peer_id,
         sessions=sessions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -14,7 +15,7 @@ from sedmad.node.blob_uses import BlobUses
 from sedmad.node.manifest import Manifest
 from sedmad.node.residents import Residents
 from sedmad.store.blobs import BlobStore
-from sedmad.store.holdings import Holding, Kind
+from sedmad.store.holdings import Holding, Kind, State
 
 log = structlog.get_logger("sedmad.holding")
 
@@ -62,6 +63,8 @@ class Copies:
         self._uses = uses
         self._ledger = ledger
         self._copies: dict[bytes, dict[int, Holding]] = {}
+        # Which matrices have copies of the same bytes.
+        self._groups: dict[bytes, set[bytes]] = {}
 
     def of(self, group_key: bytes) -> dict[int, Holding]:
         """Return the copies of a matrix."""
@@ -92,8 +95,8 @@ class Copies:
         """Return the copies that have these bytes."""
         return [
             holding
-            for holdings in self._copies.values()
-            for holding in holdings.values()
+            for group_key in self._groups.get(digest, ())
+            for holding in self._copies[group_key].values()
             if holding.digest == digest
         ]
 
@@ -115,6 +118,7 @@ class Copies:
                 log.error("copy_corrupt", partition=holding.partition_index, why=str(error))
                 return False
         self._copies.setdefault(holding.group_key, {})[holding.partition_index] = holding
+        self._groups.setdefault(holding.digest, set()).add(holding.group_key)
         self._uses.add_copy(holding)
         self._count(holding)
         return True
@@ -122,8 +126,14 @@ class Copies:
     def replace(self, group_key: bytes, after: dict[int, Holding]) -> None:
         """Have these copies of a matrix in place of those before, which are let go."""
         before = self._copies.pop(group_key, {})
+        for digest in {holding.digest for holding in before.values()}:
+            self._groups[digest].discard(group_key)
+            if not self._groups[digest]:
+                del self._groups[digest]
         if after:
             self._copies[group_key] = after
+        for holding in after.values():
+            self._groups.setdefault(holding.digest, set()).add(group_key)
         for holding in after.values():
             self._uses.add_copy(holding)
         for index, holding in before.items():
@@ -147,6 +157,20 @@ class Copies:
         self._ledger.release(key)
         if _memory_bytes(holding):
             self._ledger.release((*key, holding.kind))
+
+
+def named_copies(
+    manifest: Manifest, peer_id: str, before: Mapping[int, Holding], fresh: Mapping[int, Holding]
+) -> dict[int, Holding]:
+    """Return the copies that a manifest gives a node, as far as they are there: of its matrix, or of its put."""
+    named: dict[int, Holding] = {}
+    for index, kind in {} if manifest.removed else manifest.held_by(peer_id).items():
+        holding = fresh.get(index) or before.get(index)
+        if holding is not None and holding.digest == manifest.digests[index]:
+            # A standby copy does not become resident by being called so: it has to be programmed first.
+            kind = kind if kind is Kind.STANDBY else holding.kind
+            named[index] = replace(holding, group_key=manifest.group_key, kind=kind, state=State.ACTIVE)
+    return named
 
 
 def _memory_bytes(holding: Holding) -> int:

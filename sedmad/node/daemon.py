@@ -81,7 +81,6 @@ async def _start(
     await restore_copies(database, node.holding, node.manifests.kept())
     await nursery.start(node.multiplying.joiner.serve)
     await nursery.start(node.asking.joiner.serve)
-    await node.draining.restore()
     await nursery.start(node.sessions.run)
     await nursery.start(node.membership.run)
     await nursery.start(node.releasing.run, await database.read(puts.load))

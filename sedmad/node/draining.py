@@ -14,11 +14,16 @@ import structlog
 from sedmad.node.manifests import ManifestService
 from sedmad.node.membership import MembershipService
 from sedmad.store import settings
-from sedmad.store.database import Database
+from sedmad.store.database import Connection, Database
 
 log = structlog.get_logger("sedmad.draining")
 
 SETTING = "draining"
+
+
+def load(connection: Connection) -> bool:
+    """Return whether it was decided, in this life of the node or an earlier one, that it leaves."""
+    return settings.load(connection, SETTING) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,9 @@ class Left:
 class DrainingService:
     """Decides that this node leaves, or stays after all.
 
+    Attributes:
+        is_draining: what was decided; before this node started, as its first advert says.
+
     Args:
         on_decided: called when it has been decided; owners elsewhere hear it from the advert.
     """
@@ -58,15 +66,8 @@ class DrainingService:
         self._membership = membership
         self._manifests = manifests
         self._on_decided = on_decided
-
-    @property
-    def is_draining(self) -> bool:
-        return self._membership.core.advert.state == "draining"
-
-    async def restore(self) -> None:
-        """Go on with what was decided before this node started; call it before the mesh hears of it."""
-        if await self._database.read(partial(settings.load, name=SETTING)) is not None:
-            self._tell(leaves=True)
+        # The mesh hears of it a moment after it is decided.
+        self.is_draining = membership.core.advert.state == "draining"
 
     async def start(self) -> None:
         """Take no more copies, and have those that are here moved; no error if that is so already."""
@@ -91,6 +92,7 @@ class DrainingService:
 
     def _tell(self, *, leaves: bool) -> None:
         if leaves != self.is_draining:
+            self.is_draining = leaves
             self._membership.update_advert(state="draining" if leaves else "ready")
             log.info("draining_begun" if leaves else "draining_cancelled")
             self._on_decided()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from sedmad import failpoints
 from sedmad.core.capacity import CapacityLedger
 from sedmad.core.partitioning import Partitioning
 from sedmad.errors import (
+    InsufficientCapacity,
     MatrixNotFound,
     NotPermitted,
     Overloaded,
@@ -29,7 +29,7 @@ from sedmad.net.calls import IncomingCall
 from sedmad.net.sessions import Sessions
 from sedmad.node.blob_uses import BlobUses
 from sedmad.node.clock import monotonic_s
-from sedmad.node.copies import Copies, PendingPut
+from sedmad.node.copies import Copies, PendingPut, named_copies
 from sedmad.node.fetching import fetch_partition
 from sedmad.node.manifest import ITEMSIZE, KINDS, Manifest
 from sedmad.node.records import DTYPES
@@ -65,6 +65,7 @@ class HoldingService:
         uses: of the blobs on this node.
         transfers: to be taken around each fetch.
         changed: called when what is held or set aside has changed.
+        is_leaving: whether this node takes no new copies.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class HoldingService:
         self._sessions = sessions
         self.ledger = ledger
         self.changed = on_changed
+        self.is_leaving: Callable[[], bool] = lambda: False
         self._puts: dict[bytes, PendingPut] = {}
         self.transfers = trio.CapacityLimiter(TRANSFERS_MAX)
         self.uses = BlobUses(blobs, residents)
@@ -107,7 +109,15 @@ class HoldingService:
     async def reserve_copies(
         self, request: wire.ReserveCopiesRequest, call: IncomingCall
     ) -> wire.ReserveCopiesResponse:
-        """Set room aside for a member's put."""
+        """Set room aside for a member's put.
+
+        Raises:
+            InsufficientCapacity: this node leaves, or has no room.
+        """
+        if self.is_leaving():
+            raise InsufficientCapacity(
+                "this node takes no copies", why="it is being drained", node=self._own_peer_id
+            )
         self.reserve(request, call.remote)
         failpoints.reach("holding.reserved")
         return wire.ReserveCopiesResponse()
@@ -282,7 +292,7 @@ class HoldingService:
                     raise self._no_such_put()
                 fresh = put.holdings if put else {}
                 before = self.copies.of(group_key)
-                after = self._named(manifest, before, fresh)
+                after = named_copies(manifest, self._own_peer_id, before, fresh)
                 given = {} if manifest.removed else manifest.held_by(self._own_peer_id)
                 if put_id and len(after) < len(given):
                     raise NotPermitted(
@@ -312,19 +322,6 @@ class HoldingService:
                 for holding in after.values():
                     self.uses.remove_copy(holding)
         self.changed()
-
-    def _named(
-        self, manifest: Manifest, before: dict[int, Holding], fresh: dict[int, Holding]
-    ) -> dict[int, Holding]:
-        """Return the copies that a manifest names, as far as they are here: of its matrix, or of its put."""
-        named: dict[int, Holding] = {}
-        for index, kind in {} if manifest.removed else manifest.held_by(self._own_peer_id).items():
-            holding = fresh.get(index) or before.get(index)
-            if holding is not None and holding.digest == manifest.digests[index]:
-                # A standby copy does not become resident by being called so: it has to be programmed first.
-                kind = kind if kind is Kind.STANDBY else holding.kind
-                named[index] = replace(holding, group_key=manifest.group_key, kind=kind, state=State.ACTIVE)
-        return named
 
     def _forget_put(self, put_id: bytes) -> None:
         for holding in self._puts.pop(put_id).holdings.values():

@@ -41,6 +41,9 @@ OnProgress = Callable[[int, int], Awaitable[None]]
 # Whose copy of which partition: peer id, digest and first owner of its matrix, index.
 CopyKey = tuple[str, bytes, str, int]
 
+# More than a disk holds; what nodes say of themselves is added up in 64 bits.
+STORE_BYTES_MAX = 1 << 53
+
 
 class VerifyStore(Protocol):
     """Reads this node's copies, and reports: `verifying.verify_store` on a node's own store."""
@@ -53,6 +56,13 @@ class Progress:
     """Bytes that are checked and bytes that there are, by node."""
 
     by_node: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def told(self, peer_id: str, response: wire.VerifyStoreResponse) -> None:
+        """Take note of what another node says of itself."""
+        self.by_node[peer_id] = (
+            min(response.checked_bytes, STORE_BYTES_MAX),
+            min(response.total_bytes, STORE_BYTES_MAX),
+        )
 
     @property
     def checked_bytes(self) -> int:
@@ -171,9 +181,9 @@ class VerifyingService:
                 async for chunk in asked:
                     silence.deadline = trio.current_time() + SILENCE_S
                     told = read_reply(wire.VerifyStoreResponse, chunk.message, peer_id)
-                    progress.by_node[peer_id] = (told.checked_bytes, told.total_bytes)
+                    progress.told(peer_id, told)
             last = read_reply(wire.VerifyStoreResponse, asked.response or b"", peer_id)
-            progress.by_node[peer_id] = (last.checked_bytes, last.total_bytes)
+            progress.told(peer_id, last)
             return last.report
         raise DeadlineExceeded(f"it has said nothing for {SILENCE_S:g} s", node=peer_id)
 

@@ -37,7 +37,7 @@ from sedmad.node.manifest import Manifest, read_manifest
 from sedmad.node.manifests import KeptManifest, ManifestService
 from sedmad.node.membership import MembershipService
 from sedmad.node.replies import read_reply
-from sedmad.node.succession import key_from_wire, key_to_wire, succession
+from sedmad.node.succession import check_counters, key_from_wire, key_to_wire, succession
 from sedmad.node.voting import (
     answer_to_wire,
     matrix_key,
@@ -168,6 +168,7 @@ class OwningService:
                 why="its tables were damaged, and what it promised is forgotten; it asks others first",
                 node=self._own_peer_id,
             )
+        check_counters(request.epoch)
         key = key_from_wire(request.key)
         asked = (call.remote, key, request.epoch)
         if asked in self._asked:

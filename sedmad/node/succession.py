@@ -21,6 +21,8 @@ GUARDIANSHIP_DOMAIN = "sedma/v1/guardianship"
 PROMISE_DOMAIN = "sedma/v1/promise"
 # A kilobyte each, and as many owners that died one after the other: then the matrix has to be stored again.
 SUCCESSIONS_MAX = 64
+# SQLite keeps numbers below 2^63; half of them are enough for everybody, and whatever is told can be counted on from.
+COUNTER_MAX = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,16 @@ def key_from_wire(key: wire.MatrixKey) -> ManifestKey:
     return ManifestKey(key.matrix_digest, key.first_owner)
 
 
+def check_counters(*counters: int) -> None:
+    """Check epochs and seqs that somebody tells.
+
+    Raises:
+        ProtocolViolation: nobody has counted so far.
+    """
+    if max(counters) > COUNTER_MAX:
+        raise ProtocolViolation("an epoch or seq is too great", why=f"{max(counters)}, at most {COUNTER_MAX}")
+
+
 def sign_guardianship(guardianship: Guardianship, identity: Identity) -> bytes:
     """Return the bytes that carry a guardianship of this node's."""
     encoded = wire.Guardianship(
@@ -78,6 +90,7 @@ def read_guardianship(signed: wire.SignedGuardianship) -> Guardianship:
         _check(message.owner, GUARDIANSHIP_DOMAIN, signed.guardianship, signed.signature)
     except (DecodeError, UsageError) as error:
         raise ProtocolViolation("a guardianship is malformed", why=str(error)) from error
+    check_counters(message.epoch, message.seq)
     key = key_from_wire(message.key)
     return Guardianship(
         key,
@@ -110,6 +123,7 @@ def read_vote(signed: wire.SignedPromise) -> Vote:
         _check(message.guardian, PROMISE_DOMAIN, signed.promise, signed.signature)
     except (DecodeError, UsageError) as error:
         raise ProtocolViolation("a promise is malformed", why=str(error)) from error
+    check_counters(message.epoch)
     return Vote(key_from_wire(message.key), message.epoch, message.candidate, message.guardian)
 
 

@@ -10,7 +10,7 @@ from sedmad.net.identity import Identity
 from sedmad.node.manifest import read_manifest
 from sedmad.node.manifests import KeptManifest
 from sedmad.node.succession import Vote as SignedVote
-from sedmad.node.succession import read_vote, sign_vote
+from sedmad.node.succession import check_counters, read_vote, sign_vote
 from sedmad.store import manifests as manifest_table
 from sedmad.store import promises as promise_table
 from sedmad.store.database import Connection
@@ -86,6 +86,7 @@ def read_answer(response: wire.PromiseVoteResponse, key: ManifestKey, epoch: int
     Raises:
         ProtocolViolation, CertificateInvalid: it answers another question, or in another's name.
     """
+    check_counters(response.epoch)
     standing = None
     if response.HasField("manifest"):
         manifest = read_manifest(response.manifest)

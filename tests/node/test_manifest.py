@@ -103,3 +103,8 @@ def test_an_owner_does_not_sign_for_another() -> None:
 def test_what_is_no_manifest_is_refused(manifest: bytes) -> None:
     with pytest.raises(PeerError):
         read_manifest(wire.SignedManifest(manifest=manifest, owner_public_key=b"short"))
+
+
+def test_an_order_that_no_table_holds_is_refused() -> None:
+    with pytest.raises(ProtocolViolation):
+        read_manifest(sign_manifest(manifest_of(100, 10, seq=2**63), ANN))

@@ -127,3 +127,12 @@ async def test_many_matrices_come_in_several_messages(rig: RigFactory, monkeypat
         nodes["ann"].membership.states[nodes["ben"].peer_id] = "dead"
         found = await verify(services["ann"])
         assert [lacking.name for lacking in found.matrices] == [f"w{index}" for index in range(5)]
+
+
+def test_what_others_say_of_themselves_can_be_added_up() -> None:
+    progress = mesh_verifying.Progress()
+    for peer_id in ("ben", "cyd"):
+        most = 2**64 - 1
+        progress.told(peer_id, wire.VerifyStoreResponse(checked_bytes=most, total_bytes=most))
+    told = wire.VerifyMeshResponse(checked_bytes=progress.checked_bytes, total_bytes=progress.total_bytes)
+    assert told.checked_bytes == told.total_bytes > 0

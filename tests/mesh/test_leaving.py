@@ -1,0 +1,81 @@
+"""Nodes that leave in good order, and nodes that were away while something was removed or replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from daemons import run_verb, wait_until
+from meshes import MeshOfDaemons
+from products import is_right, normal
+
+from sedmad.wire.messages import PeerState
+
+
+@pytest.fixture(scope="module")
+def four(make_mesh: Callable[..., MeshOfDaemons]) -> MeshOfDaemons:
+    return make_mesh("ann", "ben", "cyd", "dan").start()
+
+
+def holders(mesh: MeshOfDaemons, name: str, asked: str) -> set[str]:
+    report = mesh[asked].json("inspect", name)
+    return {copy["name"] for partition in report["partitions"] for copy in partition["copies"]}
+
+
+def test_who_was_away_learns_what_was_removed_and_replaced(four: MeshOfDaemons) -> None:
+    old, new = normal(3000, 1024), normal(2500, 1024, seed=5)
+    with four["ann"].connect() as mesh:
+        for name in ("gone", "changed"):
+            mesh.put(name, old, survive=3)
+    four["dan"].kill()
+    four.wait_state(four["dan"], PeerState.PEER_STATE_DEAD)
+    with four["ann"].connect() as mesh:
+        mesh.remove("gone")
+        mesh.put("changed", new, survive=2, replace=True)
+    four["dan"].start()
+    four.wait_complete()
+    wait_until(lambda: [m["name"] for m in four["dan"].json("ls")["matrices"]] == ["changed"], "dan to hear")
+    with four["dan"].connect() as mesh:
+        x = normal(1024, seed=1)
+        assert is_right(mesh["changed"] @ x, new, x)
+    # The old version goes once nobody multiplies with it any more; then nothing stays that is not needed.
+    wait_until(lambda: four["dan"].blob_bytes() == 0, "dan to free what it held", timeout_s=90)
+    assert four["ann"].json("verify")["clean"]
+
+
+def test_a_node_that_drains_hands_over_what_it_holds_and_owns(four: MeshOfDaemons) -> None:
+    w = normal(5000, 1024)
+    with four["ben"].connect() as mesh:
+        mesh.put("w", w, survive=1)
+    done: dict[str, Any] = four["ann"].json("drain", "ben")
+    assert (done["name"], done["copies_left"], done["owned_left"]) == ("ben", 0, 0)
+    assert four["ben"].json("status")["node"]["state"] == "draining"
+    assert "ben" not in holders(four, "w", "cyd")
+    assert four["cyd"].json("inspect", "w")["owner"] != four["ben"].peer_id
+    # It takes nothing new, not even after a restart.
+    four["ben"].stop()
+    x = normal(1024, seed=2)
+    with four["cyd"].connect() as mesh:
+        assert is_right(mesh["w"] @ x, w, x)
+    four["ben"].start()
+    four.wait_complete()
+    with four["cyd"].connect() as mesh:
+        mesh.put("v", w, survive=2)
+    assert "ben" not in holders(four, "v", "cyd")
+    four["ben"].json("drain", "--cancel")
+    wait_until(lambda: four["ben"].json("status")["node"]["state"] == "ready", "ben to stay")
+    wait_until(
+        lambda: four["cyd"].json("peers")["peers"]
+        and all(peer["node_state"] == "ready" for peer in four["cyd"].json("peers")["peers"]),
+        "the others to hear that ben stays",
+    )
+    with four["cyd"].connect() as mesh:
+        mesh.put("u", w, survive=3)
+    assert "ben" in holders(four, "u", "cyd")
+
+
+def test_draining_nobody_is_a_mistake(four: MeshOfDaemons) -> None:
+    done = run_verb(four["ann"].home, "drain", "nobody")
+    assert done.returncode == 2
+    assert "ann, ben, cyd, dan" in done.stderr
