@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["Matrix", "Mesh", "__version__", "connect"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     # Loaded on first use, so that importing one room does not load the client with it.
     if name in __all__:

@@ -247,7 +247,7 @@ class CertificateInvalid(PeerError):
     code = "UNAUTHENTICATED"
     reason = "CERTIFICATE_INVALID"
     exit_code = os.EX_NOPERM
-    default_hint = "A node needs a certificate of this mesh: sedmad join TOKEN"
+    default_hint = "A node needs a valid certificate of this mesh: have it invited, and join from a new home."
 
 
 class BytesCorrupt(PeerError):

@@ -66,10 +66,6 @@ class Home:
         return self.data_directory / "identity.key"
 
     @property
-    def root_key(self) -> Path:
-        return self.data_directory / "root.key"
-
-    @property
     def certificates(self) -> Path:
         """The directory of this node's certificates."""
         return self.data_directory / "certificates"

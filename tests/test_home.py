@@ -18,7 +18,6 @@ def test_explicit_home_keeps_everything_in_one_folder_and_wins_over_the_environm
     paths = {
         home.configuration_file,
         home.identity_key,
-        home.root_key,
         home.certificates,
         home.database,
         home.blobs,
@@ -26,7 +25,7 @@ def test_explicit_home_keeps_everything_in_one_folder_and_wins_over_the_environm
         home.control_socket,
     }
     assert {path.parent for path in paths} == {Path("/srv/a")}
-    assert len(paths) == 8
+    assert len(paths) == 7
 
 
 def test_environment_names_the_home() -> None:

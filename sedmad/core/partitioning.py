@@ -50,7 +50,7 @@ class Partitioning:
         if self.row_bytes > ROW_LIMIT_BYTES:
             raise MatrixTooLarge(
                 "the rows of this matrix are too long",
-                why=f"a row is {format_bytes(self.row_bytes)}, the limit is {format_bytes(ROW_LIMIT_BYTES)}",
+                why=f"a row has {self.row_bytes:,} bytes, at most {ROW_LIMIT_BYTES:,} are possible",
                 hint="Store its transpose, and ask for transposed products.",
             )
         height = PARTITION_TARGET_BYTES // self.row_bytes // ROW_MULTIPLE * ROW_MULTIPLE

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from sedmad.core.prediction import Work
-from sedmad.errors import DeadlineExceeded, SedmadError, StaleManifest
+from sedmad.errors import DeadlineExceeded, MatrixNotFound, SedmadError, StaleManifest
 from sedmad.node.choosing import Chooser
 from sedmad.node.clock import monotonic_s
 from sedmad.node.manifest import Manifest
@@ -83,6 +83,8 @@ class Product:
         # Partitions of which nobody can be asked now: they wait for the next round.
         self._stuck: set[int] = set()
         self._rounds = 0
+        # Partitions of which a holder keeps nothing, not even the manifest: the matrix was removed or replaced.
+        self._gone: set[int] = set()
         self._error: SedmadError | None = None
         self._finished = trio.Event()
         # Around waiting for the shares: ends when the next of them is late.
@@ -184,12 +186,16 @@ class Product:
         if isinstance(error, StaleManifest):
             self._end(error)
         else:
+            if isinstance(error, MatrixNotFound):
+                self._gone.update(share.partitions)
             self._ask_for(share.partitions, f"{self._name_of(share.peer_id)} failed")
 
     def _try_again_later(self, stuck: list[int]) -> None:
         assert self._nursery is not None
         if monotonic_s() >= self._deadline:
             self._end(DeadlineExceeded("the product was not done in time"))
+        elif self._gone.intersection(stuck):
+            self._end(StaleManifest("the matrix is not where it was", why="its holders know it no more"))
         elif any(self._chooser.is_lost(self.manifest, index) for index in stuck):
             self._end(self._chooser.unreachable(self.manifest, stuck))
         elif self._stuck:

@@ -33,6 +33,7 @@ from sedmad.core.membership import (
     SignedRecord,
     first_sequence,
 )
+from sedmad.core.membership.advert import MAX_SEQUENCE
 from sedmad.errors import LocalError, StaleManifest
 from sedmad.testing.wire_stand_in import Meter, sign, size_of
 
@@ -284,6 +285,28 @@ def test_an_own_advert_from_elsewhere_is_reported_and_passed_once_in_a_while() -
     assert events == [OwnAdvertSurpassed(1 << 40)]
     run_until(core, 2.0)
     assert core.advert.sequence == (1 << 40) + 1
+
+
+def test_a_node_that_forgot_how_far_it_counted_comes_back_from_the_dead() -> None:
+    core = make("m")
+    acquaint(core, "x")
+    forgotten = core.advert.sequence + 1000
+    core.receive("x", Gossip(rumours=(Rumour("dead", "m", forgotten, "x"),)), 1.0)
+    events = [event for event in core.collect().events if isinstance(event, OwnAdvertSurpassed)]
+    assert events == [OwnAdvertSurpassed(forgotten)]
+    sent = run_until(core, 2.0)
+    assert core.advert.sequence == forgotten + 1
+    told = [record for _, _, message in sent for record in getattr(message, "records", ())]
+    assert core.advert in [record.record for record in told]
+
+
+def test_an_absurd_rumour_does_not_use_sequences_up() -> None:
+    core = make("m")
+    acquaint(core, "x")
+    first = core.advert.sequence
+    core.receive("x", Gossip(rumours=(Rumour("dead", "m", MAX_SEQUENCE, "x"),)), 1.0)
+    run_until(core, 2.0)
+    assert core.advert.sequence == first
 
 
 def test_wrong_clocks_are_reported_once() -> None:

@@ -115,6 +115,14 @@ async def test_a_source_that_has_it_not_is_asked_once(error: SedmadError, blobs:
     assert blobs.used_bytes == 0
 
 
+async def test_other_bytes_with_digests_of_their_own_are_not_kept(blobs: BlobStore) -> None:
+    sessions: Any = Sources(a=Source())
+    other = partition_digest(b"what was asked for")
+    with pytest.raises(HoldersUnreachable, match="could not be fetched"):
+        await fetch_partition(sessions, blobs, other, len(DATA), ["a"])
+    assert not blobs.digests()
+
+
 async def test_a_source_that_is_lost_again_and_again_is_given_up(blobs: BlobStore) -> None:
     sources = Sources(ann=Source([(0, LOST)] * 10))
     with pytest.raises(HoldersUnreachable, match="fetched"):

@@ -80,6 +80,18 @@ async def test_a_copy_that_a_manifest_gives_is_fetched_when_there_is_room(rig: R
         await ben.is_empty()
 
 
+async def test_a_copy_larger_than_what_is_left_of_a_pledge_is_not_fetched(rig: RigFactory) -> None:
+    async with rig("ann", "ben", pledges={"ann": 4 * SIZE, "ben": SIZE // 4}) as nodes:
+        ann, ben = nodes["ann"], nodes["ben"]
+        _, manifest, _ = await ann.put("w", W)
+        for seq, kind in enumerate((Kind.STANDBY, Kind.RESIDENT), start=2):
+            copies = ({ann.peer_id: Kind.RESIDENT, ben.peer_id: kind},)
+            await tell(ann, ben, replace(manifest, seq=seq, copies=copies), established=True)
+            await trio.sleep(0.1)
+            assert ben.used() == (0, 0, 0, 0)
+            assert (ben.blobs.digests(), await ben.held()) == (frozenset(), [])
+
+
 async def test_what_is_not_established_only_adds(rig: RigFactory) -> None:
     async with rig("ann", "ben", "cyd") as nodes:
         ann, ben, cyd = nodes["ann"], nodes["ben"], nodes["cyd"]

@@ -18,6 +18,7 @@ from sedmad.core.prediction import Work
 from sedmad.errors import (
     DeadlineExceeded,
     HoldersUnreachable,
+    MatrixNotFound,
     NodeUnreachable,
     SedmadError,
     StaleManifest,
@@ -348,4 +349,19 @@ async def test_what_is_no_number_goes_through_without_a_warning(
         setup.x[0, -1] = -np.inf
     with np.errstate(all="ignore"):
         setup.expected = (setup.x.astype(np.float64) @ (W if transposed else W.T)).astype(np.float32)
+    await setup.run()
+
+
+async def test_holders_that_know_nothing_of_a_matrix_send_the_asker_to_look_it_up_again(
+    autojump_clock: object,
+) -> None:
+    """It was removed or replaced while the product was on its way: nobody is out of reach."""
+    setup = Setup()
+    for holder in HOLDERS:
+        setup.holders.scripts[holder] = failing(MatrixNotFound("this node holds nothing of that matrix"))
+    with pytest.raises(StaleManifest):
+        await setup.run()
+    # One that missed nothing is enough.
+    setup = Setup()
+    setup.holders.scripts["ann"] = failing(MatrixNotFound("this node holds nothing of that matrix"))
     await setup.run()

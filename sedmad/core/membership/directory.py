@@ -3,7 +3,7 @@
 For each name the directory keeps the greatest claim of each author, and of these the four greatest. That is a
 pure function of the set of claims heard: the order of arrival, repetition and the way they came make no
 difference. The greatest claim wins the name. A smaller one that nobody knowingly replaced is a conflict (two
-sides of a split wrote the same name); it stays reachable as `name@owner`.
+sides of a split wrote the same name); it stays reachable as `name@author`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_NAMES = (
     65_536  # about 40 MiB of claims; a joining node hears all of them in minutes under the byte budget
 )
 MAX_AUTHORS_PER_NAME = 4  # sides of a split that wrote one name; the smallest claim of a fifth is forgotten
-OWNER_PREFIX_CHARACTERS = 16  # Ed25519 peer ids share their first 8
+PEER_PREFIX_CHARACTERS = 16  # Ed25519 peer ids share their first 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,18 @@ class Accepted:
 class Directory:
     """Names and what they stand for.
 
-    >>> directory = Directory() >>> claim = directory.next_version(Claim("w", 0, bytes(32), first_owner="a",
-    owner="a")) >>> claim.version, directory.accept(SignedRecord(claim, b"signed")) is not None,
-    directory.get("w") is claim (1, True, True)
+    >>> directory = Directory()
+    >>> claim = directory.next_version(Claim("w", 0, bytes(32), first_owner="a", owner="a"))
+    >>> directory.accept(SignedRecord(claim, b"signed")) is not None
+    True
+    >>> directory.get("w") is claim, claim.version
+    (True, 1)
     """
 
     def __init__(self, names_maximum: int = MAX_NAMES) -> None:
         self._names: dict[str, tuple[SignedRecord, ...]] = {}  # greatest claim first
-        self._names_of: dict[
-            tuple[bytes, str], set[str]
-        ] = {}  # by matrix; at most MAX_AUTHORS_PER_NAME a name
+        # By matrix; at most MAX_AUTHORS_PER_NAME entries a name.
+        self._names_of: dict[tuple[bytes, str], set[str]] = {}
         self._names_maximum = names_maximum
         self._clock = 0
 
@@ -107,25 +109,31 @@ class Directory:
         return replace(claim, version=winner.version + 1, clock=clock, ancestors=tuple(sorted(latest)))
 
     def get(self, name: str) -> Claim | None:
-        """Return the claim that `name` or `name@owner` stands for; None if there is none or it was removed.
+        """Return the claim that `name` or `name@author` stands for; None if there is none or it was removed.
 
-        After `@` any beginning of the owner's peer id does that fits one claim only.
+        After `@` any beginning of a peer id does that fits one claim only: of its author's, which no two claims of a
+        name share, or of its owner's, who may have taken over several.
         """
-        name, _, owner = name.partition("@")
+        name, _, peer_id = name.partition("@")
         heads = self._names.get(name, ())
-        if not owner:
+        if not peer_id:
             winner = _claim(heads[0]) if heads else None
             return None if winner is None or winner.removed else winner
-        matches = [claim for claim in _standing(heads) if claim.owner.startswith(owner)]
+        standing = list(_standing(heads))
+        authored = [claim for claim in standing if claim.first_owner.startswith(peer_id)]
+        matches = authored or [claim for claim in standing if claim.owner.startswith(peer_id)]
         return matches[0] if len(matches) == 1 else None
 
     def entries(self) -> Iterator[tuple[str, Claim]]:
-        """Yield (name, claim) of everything reachable, in the order of names; conflicts as `name@owner`."""
+        """Yield (name, claim) of everything reachable, in the order of names; conflicts as `name@author`."""
         for name in sorted(self._names):
             heads = self._names[name]
             winner = _claim(heads[0])
             for claim in _standing(heads):
-                yield (name if claim is winner else f"{name}@{claim.owner[:OWNER_PREFIX_CHARACTERS]}"), claim
+                yield (
+                    (name if claim is winner else f"{name}@{claim.first_owner[:PEER_PREFIX_CHARACTERS]}"),
+                    claim,
+                )
 
     def naming(self, matrix_digest: bytes, first_owner: str) -> list[Claim]:
         """Return the claims by which a matrix is reachable."""
@@ -134,6 +142,15 @@ class Directory:
             for name in sorted(self._names_of.get((matrix_digest, first_owner), ()))
             for claim in _standing(self._names[name])
             if (claim.matrix_digest, claim.first_owner) == (matrix_digest, first_owner)
+        ]
+
+    def replaced(self, name: str) -> list[Claim]:
+        """Return the claims of a name that are history, as a greater one was made knowing them; removed ones left out."""
+        claims = [_claim(head) for head in self._names.get(name, ())]
+        return [
+            claim
+            for place, claim in enumerate(claims)
+            if not claim.removed and any(greater.replaces(claim) for greater in claims[:place])
         ]
 
     def find(self, name: str, author: str) -> SignedRecord | None:

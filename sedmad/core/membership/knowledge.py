@@ -199,7 +199,9 @@ class Knowledge:
             findings.accused = True
             if rumour.sequence == self.publication.advert.sequence:
                 self._awareness.worsen()
-            self.publication.refute(rumour.sequence, now)
+            # A node that lost its disk counts from the beginning again, and hears of an advert that it cannot remember.
+            if self.publication.refute(rumour.sequence, now):
+                self._report(OwnAdvertSurpassed(rumour.sequence))
             return
         member = self.roster.get(rumour.peer_id)
         if member is None or rumour.by == self.own_id:

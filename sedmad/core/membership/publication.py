@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sedmad.core.membership.advert import Advert, differs_materially
+from sedmad.core.membership.advert import MAX_SEQUENCE, Advert, differs_materially
 from sedmad.core.membership.record import Record, SignedRecord
 from sedmad.core.membership.settings import MembershipSettings
 from sedmad.errors import LocalError
+
+# Rumours are not signed by whom they speak of: one that names the last of all sequences must not use them up. A billion
+# starts of a node stay below this.
+MAX_TOLD_SEQUENCE = MAX_SEQUENCE // 2
 
 FIXED_FIELDS = frozenset({"peer_id", "sequence", "wall_time_s"})
 
@@ -57,11 +61,19 @@ class Publication:
         if differs_materially(self.advert, self._draft):
             self._hasten(self._settings.advert_spacing_s, now)
 
-    def refute(self, sequence: int, now: float) -> None:
-        """Somebody holds our advert `sequence` for that of a suspect or dead node: make a newer one soon."""
-        if sequence == self.advert.sequence:
+    def refute(self, sequence: int, now: float) -> bool:
+        """Somebody holds our advert `sequence` for that of a suspect or dead node: make a newer one soon.
+
+        True if this node did not make that advert, and it is worth reporting: see `surpassed`.
+        """
+        own = self.advert.sequence
+        if sequence < own or sequence > MAX_TOLD_SEQUENCE:
+            return False
+        surpassed = sequence > own and self.surpassed(sequence, now)
+        if sequence == own or surpassed:
             self.refuting = True
             self._hasten(self._settings.refutation_spacing_s, now)
+        return surpassed
 
     def surpassed(self, sequence: int, now: float) -> bool:
         """The mesh knows an own advert that this node did not make; True if that is worth reporting.
