@@ -187,6 +187,9 @@ class CommittingService:
         )
         if kept is not None:
             manifest = with_guardians_before(manifest, kept)
+        elif last is not None and set(last.guardians) != set(manifest.guardians):
+            # They may know that somebody else has ended the matrix since.
+            manifest = replace(manifest, guardians_before=last.guardians)
         return await self._manifests.store_own(manifest, put_id=put.put_id)
 
     async def _last(self, key: ManifestKey) -> Manifest | None:

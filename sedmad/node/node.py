@@ -125,11 +125,6 @@ class Node:
             self.asking.doubt(peer_id)
 
     def _notice_replacement(self, name: str) -> None:
-        """Somebody else took a newer version of a name of ours: ours is history."""
-        own = self.membership.core.peer_id
-        directory = self.membership.core.directory
-        winner, ours = directory.get(name), directory.find(name, own)
-        if winner is None or ours is None or winner.first_owner == own:
-            return
-        if isinstance(ours.record, Claim) and not ours.record.removed and winner.replaces(ours.record):
-            self.removing.on_replaced(ours.record)
+        """A newer version may have taken a name of ours, whoever stored it first: ours is history."""
+        for claim in self.membership.core.directory.replaced(name):
+            self.removing.on_replaced(claim)

@@ -70,6 +70,8 @@ class RemovingService:
         self._membership = membership
         self._manifests = manifests
         self._establishing = establishing
+        # Matrices of ours that are freed by and by; no more of them than there are manifests here.
+        self._to_free: set[ManifestKey] = set()
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -134,7 +136,8 @@ class RemovingService:
 
     def free_unnamed(self, key: ManifestKey, name: str = "") -> None:
         """Free a matrix of ours by and by, if no name stands for it then."""
-        if self._nursery is not None:
+        if self._nursery is not None and key not in self._to_free:
+            self._to_free.add(key)
             self._nursery.start_soon(self._free_later, key, name)
 
     async def remove_own(self, claim: Claim) -> Removal:
@@ -168,17 +171,20 @@ class RemovingService:
                 return Removal(0, tuple(sorted(map(self._membership.name_of, others))))
 
     async def _free_later(self, key: ManifestKey, name: str = "") -> None:
-        await trio.sleep(REPLACED_AFTER_S)
-        while True:
-            try:
-                await self._free(key, name)
-            except SedmadError as error:
-                log.warning(
-                    "matrix_not_freed", name=name, digest=key.matrix_digest.hex()[:16], why=str(error)
-                )
-            else:
-                return
-            await trio.sleep(FREE_AGAIN_S)
+        try:
+            await trio.sleep(REPLACED_AFTER_S)
+            while not await self._try_free(key, name):  # noqa: ASYNC110 - nothing tells of their return
+                await trio.sleep(FREE_AGAIN_S)
+        finally:
+            self._to_free.discard(key)
+
+    async def _try_free(self, key: ManifestKey, name: str) -> bool:
+        try:
+            await self._free(key, name)
+        except SedmadError as error:
+            log.warning("matrix_not_freed", name=name, digest=key.matrix_digest.hex()[:16], why=str(error))
+            return False
+        return True
 
     async def _free(self, key: ManifestKey, name: str) -> Removal:
         async with self._manifests.writing(key):
@@ -187,7 +193,7 @@ class RemovingService:
                 return Removal(0, ())
             # What took its name's place, a tombstone as a rule: on disk and told together with the end of its matrix.
             record = self._membership.core.directory.find(name, key.first_owner)
-            return await self._end(kept.manifest, record, promised=kept.established)
+            return await self._end(kept.manifest, record, promised=kept.established or kept.manifest.removed)
 
     def _is_named(self, key: ManifestKey) -> bool:
         """Whether any name stands for a matrix."""
