@@ -87,7 +87,8 @@ class ProductJoiner:
     def _wait(self, key: Hashable, own: _Waiting) -> bool:
         """Wait for an outcome, the lead, or the deadline; return whether it is the lead."""
         try:
-            own.turn.acquire(timeout=max(0.0, own.deadline - time.monotonic()))
+            remaining_s = own.deadline - time.monotonic()
+            own.turn.acquire(timeout=max(0.0, min(remaining_s, threading.TIMEOUT_MAX)))
         except BaseException:
             if self._withdraw(key, own):
                 self._pass_on(key)

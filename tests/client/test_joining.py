@@ -159,6 +159,13 @@ def test_a_product_in_a_hurry_goes_alone(daemon: Daemon, client: Client) -> None
     assert daemon.panels == [[0.0], [2.0], [1.0]]
 
 
+def test_a_product_without_a_deadline_waits_like_others(daemon: Daemon, client: Client) -> None:
+    futures = [*client.start_behind(), client.start(1.0, seconds=float("inf"))]
+    client.wait_for(1)
+    daemon.gate.set()
+    assert list(map(columns, futures)) == [[0.0], [2.0]]
+
+
 def test_whoever_is_interrupted_leaves_the_others_their_turn(daemon: Daemon, client: Client) -> None:
     """Ctrl-C while it waits, or while it asks for others."""
     interrupted = KeyboardInterrupt()

@@ -145,7 +145,7 @@ class Directory:
         ]
 
     def replaced(self, name: str) -> list[Claim]:
-        """Return the claims of a name that are history, as a greater one was made knowing them; removed ones left out."""
+        """Return the claims of a name that are history: not removed, and a greater one was made knowing them."""
         claims = [_claim(head) for head in self._names.get(name, ())]
         return [
             claim
