@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -18,7 +18,12 @@ from sedmad.node.manifest import Manifest
 from sedmad.node.membership import MembershipService
 from sedmad.node.share import Share, ShareResult
 from sedmad.store.holdings import Kind
+from sedmad.store.manifests import ManifestKey
 
+# Partitions that standby copies answered for within this time are asked for: they should be resident first.
+WANTED_S = 60.0
+# Matrices of which that is known; more of them are not asked for at once by the clients of one node.
+WANTED_MAX = 256
 # A joined product of a full panel computes about this long.
 FAR_RTT_S = 0.015
 
@@ -37,6 +42,8 @@ class Chooser:
         self._budget = HedgeBudget()
         # Holders that were late last; at most as many as there are peers with copies.
         self._silent: set[str] = set()
+        # When a standby copy was asked last, by matrix and partition.
+        self._wanted: OrderedDict[ManifestKey, dict[int, float]] = OrderedDict()
 
     def take_note(self, adverts: Iterable[Advert]) -> None:
         """Take up what nodes say of themselves, this one included."""
@@ -82,7 +89,21 @@ class Chooser:
                 copies = [_copies(manifest, index) for index in askable]
                 chosen = route(copies, estimates, work, self._rng, avoid=avoid)
                 shares += _to_shares(chosen, manifest, reason)
+        self._note_wanted(manifest, shares)
         return shares
+
+    def wanted(self, key: ManifestKey) -> frozenset[int]:
+        """Return the partitions of a matrix that this node's clients asked standby copies for lately."""
+        since_s = monotonic_s() - WANTED_S
+        return frozenset(index for index, at in self._wanted.get(key, {}).items() if at > since_s)
+
+    def _note_wanted(self, manifest: Manifest, shares: Iterable[Share]) -> None:
+        standby = [index for share in shares if not share.resident for index in share.partitions]
+        if standby:
+            self._wanted.setdefault(manifest.key, {}).update(dict.fromkeys(standby, monotonic_s()))
+            self._wanted.move_to_end(manifest.key)
+            if len(self._wanted) > WANTED_MAX:
+                self._wanted.popitem(last=False)
 
     def is_lost(self, manifest: Manifest, index: int) -> bool:
         """Whether all holders of a partition are dead: waiting for them is of no use."""

@@ -219,6 +219,7 @@ async def compose(
             releasing=releasing,
             establishing=establishing,
         ),
+        wanted=asking.chooser.wanted,
     )
     draining = DrainingService(
         own_peer_id=peer_id,

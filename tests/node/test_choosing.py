@@ -156,3 +156,11 @@ async def test_a_slow_holder_gets_less_where_there_is_a_choice(setup: Setup) -> 
         chooser.answered(share_of("ann"), WORK, 2.0, ShareResult([], 1.0, 1.0))
     estimates = setup.chooser._estimates.estimates(["ann", "ben"], 0.0)
     assert estimates["ann"].predict(WORK).seconds(1) > estimates["ben"].predict(WORK).seconds(1)
+
+
+async def test_partitions_that_standby_copies_answer_for_are_wanted(setup: Setup) -> None:
+    setup.holders()
+    assert setup.chooser.wanted(MANIFEST.key) == frozenset()
+    setup.mesh.states["ben"] = "dead"
+    setup.holders()
+    assert setup.chooser.wanted(MANIFEST.key) == {1}
