@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sedmad.errors import MatrixTooLarge, UsageError
-from sedmad.sizes import MIB, format_bytes
+from sedmad.sizes import MIB
 
 ROW_MULTIPLE = 64
 """Partitions are a multiple of this many rows: whole tiles for devices, whole vectors for kernels."""

@@ -98,7 +98,12 @@ class Chooser:
         return frozenset(index for index, at in self._wanted.get(key, {}).items() if at > since_s)
 
     def _note_wanted(self, manifest: Manifest, shares: Iterable[Share]) -> None:
-        standby = [index for share in shares if not share.resident for index in share.partitions]
+        standby = [
+            index
+            for share in shares
+            for index in share.partitions
+            if manifest.copies[index][share.peer_id] is Kind.STANDBY
+        ]
         if standby:
             self._wanted.setdefault(manifest.key, {}).update(dict.fromkeys(standby, monotonic_s()))
             self._wanted.move_to_end(manifest.key)

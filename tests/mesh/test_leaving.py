@@ -60,8 +60,10 @@ def test_a_node_that_drains_hands_over_what_it_holds_and_owns(four: MeshOfDaemon
         assert is_right(mesh["w"] @ x, w, x)
     four["ben"].launch()
     wait_until(
-        lambda: {peer["name"]: peer["node_state"] for peer in four["cyd"].json("peers")["peers"] if peer["path"]}
-        == {"ann": "ready", "ben": "draining", "dan": "ready"},
+        lambda: (
+            {peer["name"]: peer["node_state"] for peer in four["cyd"].json("peers")["peers"] if peer["path"]}
+            == {"ann": "ready", "ben": "draining", "dan": "ready"}
+        ),
         "ben to be back",
     )
     with four["cyd"].connect() as mesh:
@@ -70,8 +72,10 @@ def test_a_node_that_drains_hands_over_what_it_holds_and_owns(four: MeshOfDaemon
     four["ben"].json("drain", "--cancel")
     wait_until(lambda: four["ben"].json("status")["node"]["state"] == "ready", "ben to stay")
     wait_until(
-        lambda: four["cyd"].json("peers")["peers"]
-        and all(peer["node_state"] == "ready" for peer in four["cyd"].json("peers")["peers"]),
+        lambda: (
+            four["cyd"].json("peers")["peers"]
+            and all(peer["node_state"] == "ready" for peer in four["cyd"].json("peers")["peers"])
+        ),
         "the others to hear that ben stays",
     )
     with four["cyd"].connect() as mesh:
