@@ -26,6 +26,8 @@ log = structlog.get_logger("sedmad.recovering")
 # node's forgotten promise was part of has long ended.
 COMPARED_AFTER_S = 30.0
 LOOK_S = 1.0
+# Somebody of a mesh is heard of by then, even where all that was known of it is gone: whoever it joined, or dials it.
+ALONE_AFTER_S = 5.0
 
 
 class RecoveringService:
@@ -59,10 +61,12 @@ class RecoveringService:
         if not self.is_under_way:
             return
         log.error("tables_restored", damaged=str(self._database.restored_from))
+        await trio.sleep(ALONE_AFTER_S)
         # Alone there is nobody to ask; who has peers waits for one of them.
-        while self._membership.peers() and not any(row.state == "alive" for row in self._membership.peers()):  # noqa: ASYNC110 - an event for this alone would be noise
-            await trio.sleep(LOOK_S)
-        await trio.sleep(COMPARED_AFTER_S)
+        if self._membership.peers():
+            while not any(row.state == "alive" for row in self._membership.peers()):  # noqa: ASYNC110 - rare
+                await trio.sleep(LOOK_S)
+            await trio.sleep(COMPARED_AFTER_S)
         await self._database.reconciled()
         await self._holding.uses.delete_unknown()
         log.warning("tables_trusted")

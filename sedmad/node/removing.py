@@ -148,11 +148,14 @@ class RemovingService:
         """
         manifest = self._manifests.get_kept(key_of(claim))
         if manifest is not None and not self._establishing.may_plan(manifest):
+            restored = self._database.restored_from is not None
             raise NotEnoughPeers(
                 f"{claim.name} cannot be removed now",
-                why="most of its guardians do not answer, and may have another owner",
+                why="this node's tables were damaged, and it still asks others what it forgot"
+                if restored
+                else "most of its guardians do not answer, and may have another owner",
                 matrix=claim.name,
-                hint="Try again when they are back.",
+                hint="Try again in a minute." if restored else "Try again when they are back.",
             )
         # On disk before anybody hears of it: what is gone elsewhere must not come back from here.
         tombstone = claim.tombstone(wall_time_s())

@@ -60,5 +60,7 @@ def test_a_damaged_database_costs_a_lone_node_nothing_that_its_snapshot_has(
         assert is_right(mesh[f"w-{damage}"] @ x, w, x)
         assert mesh[f"w-{damage}"].get().tobytes() == w.tobytes()
         mesh.put("another", w, survive=0)
+        # Nothing is ended before it is clear that nobody else knows better.
+        wait_until(lambda: not mesh.status().warnings, "the tables to be trusted again")
         mesh.remove("another")
         wait_until(lambda: "another" not in {matrix.name for matrix in mesh.matrices()}, "the removal")

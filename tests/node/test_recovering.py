@@ -23,6 +23,7 @@ async def test_nothing_is_freed_or_planned_before_others_were_asked(
 ) -> None:
     monkeypatch.setattr(recovering, "COMPARED_AFTER_S", 0.05)
     monkeypatch.setattr(recovering, "LOOK_S", 0.01)
+    monkeypatch.setattr(recovering, "ALONE_AFTER_S", 0.01)
     async with rig("ann", "ben") as nodes:
         ann, ben = nodes["ann"], nodes["ben"]
         _, manifest, _ = await ann.put("w", W, survive=1)
