@@ -3,7 +3,7 @@
 
     scripts/bench/all.py [--quick] [--ray-python PYTHON] > figures.jsonl
 
-The table goes to stderr, as progress does. Takes about ten minutes on two cores, a fifth of that with --quick.
+The table goes to stderr, as progress does. Takes about fifteen minutes on two cores, a fifth of that with --quick.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ QUICK = {
     "idle": ["--settle", "5", "--seconds", "5"],
     "client": ["--runs", "3"],
     "loss": ["--losses", "2"],
+    "repair": ["--mebibytes", "64", "--rounds", "1"],
+    "restart": ["--mebibytes", "64", "--rounds", "1"],
     "transport": ["--seconds", "0.5"],
     "engine": [],
 }
@@ -55,6 +57,14 @@ TABLE = (
     ("client", "apply", (), ("rss_MiB", "pss_MiB", "s")),
     ("loss", "SIGKILL of all", ("losses",), ("rerouted_ms_p99", "longest_ms_p99")),
     ("loss", "SIGSTOP of all", ("losses",), ("rerouted_ms_p99", "longest_ms_p99")),
+    (
+        "repair",
+        "median",
+        ("mebibytes",),
+        ("rerouted_s", "whole_s", "restored_MiB", "MB_per_s", "before_p99_ms", "during_p99_ms"),
+    ),
+    ("restart", "median", ("mebibytes",), ("ready_s", "serving_s", "resident_s")),
+    ("restart", "owner", (), ("dead_s", "owned_s", "whole_s")),
 )
 
 

@@ -14,23 +14,16 @@ import argparse
 import itertools
 import signal
 import sys
-import threading
 import time
-from types import TracebackType
-from typing import Self
 
-import numpy as np
+from asking import Products, random_matrix
 from figures import percentile, report
 from meshes import running_mesh
 
-import sedmad
-from crossbar.error_bound import product_error_bound
 from sedmad.cli.demo.nodes import LocalMesh, LocalNode
 from sedmad.cli.demo.questions import Reference
-from sedmad.errors import SedmadError
 from sedmad.wire.messages import CopyKind
 
-INPUTS = 4
 BEFORE_S = 1.0
 AFTER_S = 5.0
 SETTLE_S = 3.0
@@ -39,45 +32,7 @@ NODES = 4
 MEMORY_SHARE = 0.4
 
 
-class Loop:
-    """Multiplies without a pause inside a `with` block, and notes when every product began and ended."""
-
-    def __init__(self, matrix: sedmad.Matrix, references: list[Reference]) -> None:
-        self.products: list[tuple[float, float]] = []
-        self.failures: list[str] = []
-        self.wrong = 0
-        self._matrix = matrix
-        self._references = itertools.cycle(references)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._done.is_set():
-            reference = next(self._references)
-            began = time.perf_counter()
-            try:
-                answer = self._matrix @ reference.x
-            except SedmadError as error:
-                self.failures.append(error.reason)
-                continue
-            ended = time.perf_counter()
-            if reference.difference(answer)[1] > 1:
-                self.wrong += 1
-            else:
-                self.products.append((began, ended))
-
-
-def lose(node: LocalNode, number: signal.Signals, loop: Loop) -> dict[str, float]:
+def lose(node: LocalNode, number: signal.Signals, loop: Products) -> dict[str, float]:
     """Take a holder away under a running loop, and return what that cost."""
     with loop:
         time.sleep(BEFORE_S)
@@ -87,14 +42,13 @@ def lose(node: LocalNode, number: signal.Signals, loop: Loop) -> dict[str, float
         else:
             node.signal(number)
         time.sleep(AFTER_S)
-    after = [ended for began, ended in loop.products if began > lost_at]
+    after = [ended for began, ended in loop.times if began > lost_at]
     if not after:
         raise SystemExit(f"no product succeeded within {AFTER_S} s of the loss")
     return {
         "rerouted_ms": (after[0] - lost_at) * 1e3,
-        "longest_ms": max(ended - began for began, ended in loop.products if ended > lost_at) * 1e3,
-        "usual_ms": percentile([ended - began for began, ended in loop.products if ended < lost_at], 0.5)
-        * 1e3,
+        "longest_ms": max(ended - began for began, ended in loop.times if ended > lost_at) * 1e3,
+        "usual_ms": percentile([ended - began for began, ended in loop.times if ended < lost_at], 0.5) * 1e3,
     }
 
 
@@ -123,15 +77,15 @@ def measure(nodes: LocalMesh, references: list[Reference], number: signal.Signal
         costs = []
         for loss, name in zip(range(losses), itertools.cycle(holders), strict=False):
             print(f"loss: {number.name} {loss + 1} of {losses}", file=sys.stderr)
-            loop = Loop(mesh["w"], references)
+            loop = Products(mesh["w"], references)
             costs.append(lose(nodes[name], number, loop))
             report(
                 "loss",
                 number.name,
                 node=name,
                 **costs[-1],
-                products=len(loop.products),
-                failed=len(loop.failures),
+                products=len(loop.times),
+                failed=loop.failed,
                 wrong=loop.wrong,
             )
             bring_back(nodes, nodes[name], number)
@@ -149,13 +103,7 @@ def main() -> None:
     parser.add_argument("--losses", type=int, default=20, help="of each kind")
     parser.add_argument("--size", type=int, default=4096, help="rows and columns of the matrix")
     arguments = parser.parse_args()
-    rng = np.random.default_rng(0)
-    weights = rng.standard_normal((arguments.size, arguments.size), dtype=np.float32)
-    inputs = rng.standard_normal((INPUTS, arguments.size), dtype=np.float32)
-    references = [
-        Reference(*parts)
-        for parts in zip(inputs, inputs @ weights.T, product_error_bound(weights, inputs), strict=True)
-    ]
+    weights, references = random_matrix(arguments.size, arguments.size, seed=0)
     memory = f"{max(9, int(weights.nbytes * MEMORY_SHARE) >> 20)}MiB"
     with running_mesh(NODES, memory=memory) as nodes:
         with nodes["a"].connect() as mesh:

@@ -23,12 +23,10 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from figures import report
-from meshes import cpu_s, memory_bytes, running_mesh, written_bytes
+from meshes import Background, cpu_s, memory_bytes, running_mesh, written_bytes
 
 from sedmad.cli.demo.nodes import LocalMesh
 from sedmad.wire.messages import InspectMatrixResponse
@@ -50,28 +48,17 @@ class Used:
     cpu_s: float
 
 
-class AnonymousGrowth:
+class AnonymousGrowth(Background):
     """Watches by how much a process's anonymous memory grows inside a `with` block."""
 
     def __init__(self, process_id: int) -> None:
+        super().__init__(self._watch)
         self._process_id = process_id
         self._before = memory_bytes(process_id)["Anonymous"]
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
         self.growth_bytes = 0
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(SAMPLE_S):
+    def _watch(self, done: threading.Event) -> None:
+        while not done.wait(SAMPLE_S):
             now = memory_bytes(self._process_id)["Anonymous"]
             self.growth_bytes = max(self.growth_bytes, now - self._before)
 

@@ -120,14 +120,14 @@ class BlobStore:
 
         Raises BytesCorrupt when they are not what they were; the blob is set aside then.
         """
-        state = await trio.to_thread.run_sync(FileState.of, self._path(digest), limiter=self._limiter)
+        state, size_bytes = await trio.to_thread.run_sync(self._entry, digest, limiter=self._limiter)
         try:
-            blob = await trio.to_thread.run_sync(self._open, digest, state, limiter=self._limiter)
+            blob = await trio.to_thread.run_sync(self._open, digest, state, size_bytes, limiter=self._limiter)
             if state is None or (str(blob.path), state) != self._checked.get(digest):
                 await blob.populate()
                 self._note_checked(digest, state)
-        except BytesCorrupt:
-            await self._set_aside(digest, state)
+        except BytesCorrupt as error:
+            await self._set_aside(digest, state, error.why)
             raise
         return blob
 
@@ -155,8 +155,8 @@ class BlobStore:
                 found = await self._digest_on_disk(path, pause)
             if found != digest:
                 raise changed(path, found)
-        except BytesCorrupt:
-            if await self._set_aside(digest, state):
+        except BytesCorrupt as error:
+            if await self._set_aside(digest, state, error.why):
                 raise
         else:
             self._note_checked(digest, state)
@@ -221,12 +221,12 @@ class BlobStore:
         if state is not None and digest in self._sizes:
             self._checked[digest] = (str(self._path(digest)), state)
 
-    async def _set_aside(self, digest: bytes, state: FileState | None) -> bool:
+    async def _set_aside(self, digest: bytes, state: FileState | None, why: str) -> bool:
         """Let go of a blob whose file was found bad in that state; False if it is gone or another took its place."""
         with trio.CancelScope(shield=True):
             gone = await trio.to_thread.run_sync(self._rename_corrupt, digest, state, limiter=self._limiter)
         if gone:
-            log.error("blob_corrupt", path=str(self._path(digest)))
+            log.error("blob_corrupt", path=str(self._path(digest)), why=why)
             self.on_corrupt(digest)
         return gone
 
@@ -249,9 +249,16 @@ class BlobStore:
                     old.unlink()
             return True
 
-    def _open(self, digest: bytes, state: FileState | None) -> Blob:
+    def _entry(self, digest: bytes) -> tuple[FileState | None, int]:
+        """Return the state of a blob's file and the size that it should have, 0 where there is none.
+
+        Both of one moment: a file that is just being put in its place must not pass for one that is wrong there.
+        """
+        with self._naming:
+            return FileState.of(self._path(digest)), self._sizes.get(digest, 0)
+
+    def _open(self, digest: bytes, state: FileState | None, expected_bytes: int) -> Blob:
         path = self._path(digest)
-        expected_bytes = self._sizes.get(digest, 0)
         found_bytes = state.size_bytes if state is not None else 0
         # A shorter file would be found by SIGBUS, in the middle of a product.
         if not expected_bytes or found_bytes != expected_bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,14 @@ from sedmad.errors import BytesCorrupt
 from sedmad.store import blobs as blobs_module
 from sedmad.store.blobs import CORRUPT_KEPT_MAX, BlobStore, open_blobs
 from sedmad.store.digests import CHUNK_BYTES, partition_digest
+from sedmad.store.disk import fsync_directory
 
 SIZE = CHUNK_BYTES + 12_345
 DATA = random.Random(1).randbytes(SIZE)
 DIGEST = partition_digest(DATA)
+TIMEOUT_S = 30.0
+# For a thread to get going; too short only lets a broken store pass.
+HEAD_START_S = 0.2
 
 
 def path_of(store: BlobStore, digest: bytes) -> Path:
@@ -206,6 +211,35 @@ async def test_a_blob_that_took_the_place_of_a_bad_one_is_not_set_aside(watched:
     await watched.store.verify(watched.digest, replace)
     assert watched.told == []
     await watched.store.verify(watched.digest)
+
+
+async def test_a_blob_that_is_being_put_in_its_place_is_not_taken_for_a_bad_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await open_blobs(tmp_path / "blobs")
+    told: list[bytes] = []
+    store.on_corrupt = told.append
+    renamed, go_on = threading.Event(), threading.Event()
+
+    def slowly(directory: Path) -> None:
+        if path_of(store, DIGEST).exists():
+            renamed.set()
+            go_on.wait(TIMEOUT_S)
+        fsync_directory(directory)
+
+    async def open_it() -> None:
+        with await store.open(DIGEST) as blob:
+            assert bytes(blob.view) == DATA
+
+    monkeypatch.setattr(blobs_module, "fsync_directory", slowly)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep, store, DATA)
+        await trio.to_thread.run_sync(renamed.wait, TIMEOUT_S)
+        nursery.start_soon(open_it)
+        await trio.sleep(HEAD_START_S)
+        go_on.set()
+    assert told == []
+    assert store.contains(DIGEST)
 
 
 async def test_bytes_that_changed_are_kept_for_people_and_bounded(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sedmad.testing.chaos.catalogue import CONTENTS_MAX, Entry
-from sedmad.testing.chaos.faults import FaultKind, plan
+from sedmad.testing.chaos.faults import Fault, FaultKind, plan
 
 NAMES = ("b", "c", "d", "e")
 
@@ -19,11 +19,20 @@ NAMES = ("b", "c", "d", "e")
 @given(seed=st.integers(0, 2**32), survive=st.integers(0, 3), longest_s=st.floats(0.1, 60.0))
 def test_a_seed_is_a_plan(seed: int, survive: int, longest_s: float) -> None:
     kinds = tuple(FaultKind)
-    faults = list(islice(plan(seed, kinds, NAMES, survive=survive, longest_s=longest_s), 40))
-    assert faults == list(islice(plan(seed, kinds, NAMES, survive=survive, longest_s=longest_s), 40))
+    count, everybody = 8 * len(kinds), ("a", *NAMES)
+
+    def drawn() -> list[Fault]:
+        faults = plan(seed, kinds, NAMES, survive=survive, everybody=everybody, longest_s=longest_s)
+        return list(islice(faults, count))
+
+    faults = drawn()
+    assert faults == drawn()
     assert Counter(fault.kind for fault in faults) == dict.fromkeys(kinds, 8)
     for fault in faults:
         assert 0 <= fault.duration_s <= longest_s
+        if fault.kind is FaultKind.OFF:
+            assert fault.nodes == everybody
+            continue
         assert set(fault.nodes) <= set(NAMES)
         assert 1 <= len(set(fault.nodes)) == len(fault.nodes) <= max(1, survive)
         assert len(fault.nodes) == 1 or fault.kind is FaultKind.SPLIT

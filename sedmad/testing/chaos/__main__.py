@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.history,
         [entry.number for entry in run.catalogue.steady],
         run.logged_errors(),
+        run.repairs,
         seed=settings.seed,
         nodes=settings.nodes,
         survive=settings.survive,

@@ -115,7 +115,12 @@ class Changes:
         while True:
             attempt_s = time.monotonic()
             hit = self._history.hit()
-            node = self._rng.choice([node for node in self._nodes.values() if node.name not in hit])
+            standing = [node for node in self._nodes.values() if node.name not in hit]
+            if not standing:
+                calm_since_s = time.monotonic()
+                time.sleep(PAUSE_S)
+                continue
+            node = self._rng.choice(standing)
             try:
                 with node.connect() as mesh:
                     change(mesh)

@@ -115,10 +115,14 @@ class Client:
                 self._done.wait(FAILURE_PAUSE_S)
 
     def _ask(self, entry: Entry, number: int, products: Products, *, steady: bool) -> bool:
-        """Ask until there is an answer, at other nodes where the own one is hit; return whether it was a good one."""
+        """Ask until there is an answer, at other nodes where the own one is hit; return whether it was a good one.
+
+        While all nodes are off nobody can be asked, and that is nobody's failure.
+        """
         began_s = time.monotonic()
         history, question = self._history, entry.questions[number]
-        for left in reversed(range(len(self._nodes))):
+        moves, was_hit = 0, False
+        while True:
             seat = self._seat
             since = seat.seen.get(entry.name, 0)
             what = f"{entry.name}{' transposed' if question.transposed else ''} at {seat.node.name}"
@@ -128,7 +132,13 @@ class Client:
                 if isinstance(error, MatrixNotFound) and entry.may_be_absent():
                     history.count("absent")
                     return False
-                if left and seat.node.name in history.hit(began_s):
+                if history.all_hit():
+                    was_hit = True
+                    self._take_seat(seat, seat.node)
+                    time.sleep(FAILURE_PAUSE_S)
+                    continue
+                if moves < len(self._nodes) - 1 and seat.node.name in history.hit(began_s):
+                    moves += 1
                     history.note_move(error)
                     self._move(seat)
                     continue
@@ -139,18 +149,25 @@ class Client:
                 history.note_wrong(what, f"no content since {since} has this product", began_s)
                 return False
             seat.seen[entry.name] = max(count, seat.seen.get(entry.name, 0))
-            own_node_hit = seat.node.name in history.hit(began_s) or left < len(self._nodes) - 1
+            own_node_hit = seat.node.name in history.hit(began_s) or moves > 0 or was_hit
             products.append(began_s, entry.number, own_node_hit=own_node_hit)
             return True
-        return False
 
     def _move(self, lost: Seat) -> None:
-        """Take a seat at the next node that is not hit, unless another thread has done so."""
+        """Take a seat at the next node that is not hit."""
+        hit = self._history.hit()
+        place = self._nodes.index(lost.node)
+        others = self._nodes[place + 1 :] + self._nodes[:place]
+        self._take_seat(lost, next((node for node in others if node.name not in hit), others[0]))
+
+    def _take_seat(self, lost: Seat, node: ChaosNode) -> None:
+        """Take a seat at a node in place of one that is lost, unless another thread has done so.
+
+        At a node that was started again it is a new one, too: names that others replaced in the second before its end
+        are not on its disk, and it hears of them again.
+        """
         with self._lock:
             if self._seat is not lost:
                 return
-            hit = self._history.hit()
-            place = self._nodes.index(lost.node)
-            others = self._nodes[place + 1 :] + self._nodes[:place]
-            self._seat = Seat(next((node for node in others if node.name not in hit), others[0]))
+            self._seat = Seat(node)
         lost.close()

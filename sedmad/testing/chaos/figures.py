@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sedmad.testing.chaos.faults import FaultKind
 from sedmad.testing.chaos.history import Injury, Products
 
 Floats = npt.NDArray[np.float64]
@@ -63,12 +64,13 @@ def latency(took_s: Floats) -> Latency:
 def routed_around_s(products: Columns, injury: Injury, entries: Iterable[int]) -> float | None:
     """Return the seconds from a fault until each of some names had a right product that was asked for after it.
 
-    Products of clients whose own node was hit do not count.
+    Products of clients whose own node was hit do not count, unless all nodes were: they waited until these were back.
 
     Returns:
         None where one of the names had none until the end of the run.
     """
-    later = (products.began_s >= injury.began_s) & ~products.own_node_hit
+    counted = ~products.own_node_hit | (injury.fault.kind is FaultKind.OFF)
+    later = (products.began_s >= injury.began_s) & counted
     longest_s = 0.0
     for entry in entries:
         ended_s = products.ended_s[later & (products.entry == entry)]

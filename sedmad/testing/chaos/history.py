@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from sedmad.errors import SedmadError
-from sedmad.testing.chaos.faults import Fault
+from sedmad.testing.chaos.faults import Fault, FaultKind
 
 # Who was hit of late is looked up among this many faults; more are never under way at once.
 RECENT_FAULTS = 16
@@ -118,6 +118,14 @@ class History:
             if injury.ended_s is None or (since_s is not None and injury.ended_s >= since_s)
             for name in injury.fault.nodes
         }
+
+    def all_hit(self) -> bool:
+        """Return whether the fault under way has hit every node: nobody can answer then."""
+        with self._lock:
+            return any(
+                injury.ended_s is None and injury.fault.kind is FaultKind.OFF
+                for injury in self.injuries[-RECENT_FAULTS:]
+            )
 
     def under_way(self, since_s: float | None = None) -> str:
         """Return the faults that are under way now, or were since, as text."""

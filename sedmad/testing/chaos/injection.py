@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from sedmad.errors import SedmadError
 from sedmad.testing.chaos.faults import Fault, FaultKind
 from sedmad.testing.chaos.history import History, Injury, told
+from sedmad.testing.chaos.inspection import what_is_lacking
 from sedmad.testing.chaos.network import Network
 from sedmad.testing.chaos.nodes import ChaosNode
 from sedmad.testing.chaos.slow_disk import SlowDisk
@@ -18,7 +19,10 @@ from sedmad.testing.chaos.slow_disk import SlowDisk
 CUT_EVERY_S = 0.5
 # A node that took no part for 30 s was given up by all others; to be heard of again takes them some of their turns.
 BACK_TIMEOUT_S = 60.0
+# What a repair put off, and what a node with an empty disk has to hear of, takes some rounds of comparing.
+WHOLE_TIMEOUT_S = 180.0
 POLL_S = 0.1
+WHOLE_POLL_S = 0.5
 
 
 class Injection:
@@ -31,6 +35,7 @@ class Injection:
         history: is told of every fault.
         every_s: from the beginning of a fault to that of the next; longer where one lasts longer.
         at_once: how many may be under way at a time.
+        survive: of all matrices; a disk is not emptied before everything has so many copies more than one.
         tell: is told of every fault when it begins and when it is over.
     """
 
@@ -43,6 +48,7 @@ class Injection:
         *,
         every_s: float,
         at_once: int,
+        survive: int,
         tell: Callable[[str], None],
     ) -> None:
         self._nodes = nodes
@@ -51,6 +57,7 @@ class Injection:
         self._history = history
         self._every_s = every_s
         self._at_once = at_once
+        self._survive = survive
         self._tell = tell
         self._done = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -73,6 +80,10 @@ class Injection:
             while not self._may_begin(fault):
                 if self._done.wait(POLL_S):
                     return
+            if fault.kind.is_alone and not self._wait_whole(f"before {fault}"):
+                continue
+            if self._done.is_set():
+                return
             injury = self._history.begin(fault)
             thread = threading.Thread(target=self._inflict, args=(injury,), name=str(fault), daemon=True)
             self._threads.append(thread)
@@ -80,6 +91,8 @@ class Injection:
 
     def _may_begin(self, fault: Fault) -> bool:
         under_way = [injury for injury in self._history.injuries if injury.ended_s is None]
+        if under_way and (fault.kind.is_alone or any(injury.fault.kind.is_alone for injury in under_way)):
+            return False
         return len(under_way) < self._at_once and not self._history.hit() & set(fault.nodes)
 
     def _inflict(self, injury: Injury) -> None:
@@ -89,6 +102,8 @@ class Injection:
             self._do(fault)
             injury.undone_s = time.monotonic()
             self._wait_back(fault)
+            if fault.kind.is_alone:
+                self._wait_whole(f"after {fault}")
         except SedmadError as error:
             self._history.note_problem(f"after {fault}", told(error), injury.began_s)
         injury.ended_s = time.monotonic()
@@ -99,11 +114,17 @@ class Injection:
         """Let a fault happen, and undo it after its time, or at once when nothing shall happen any more."""
         node = self._nodes[fault.nodes[0]]
         match fault.kind:
-            case FaultKind.KILL:
-                node.kill()
+            case FaultKind.KILL | FaultKind.OFF | FaultKind.DISK:
+                nodes = [self._nodes[name] for name in fault.nodes]
+                for node in nodes:
+                    node.kill()
+                if fault.kind is FaultKind.DISK:
+                    node.wipe()
                 self._done.wait(fault.duration_s)
-                node.start()
-                node.wait_ready()
+                for node in nodes:
+                    node.start()
+                for node in nodes:
+                    node.wait_ready()
             case FaultKind.STOP:
                 node.signal(signal.SIGSTOP)
                 self._done.wait(fault.duration_s)
@@ -120,6 +141,19 @@ class Injection:
                 assert self._slow_disk is not None, "the plan must not hold what cannot be done"
                 with self._slow_disk.slowing(node.process_id):
                     self._done.wait(fault.duration_s)
+
+    def _wait_whole(self, when: str) -> bool:
+        """Wait until every copy that manifests speak of is there; note the problem, and return False, if never.
+
+        Only then may a disk be emptied, and another one after it.
+        """
+        until_s = time.monotonic() + WHOLE_TIMEOUT_S
+        while lacking := what_is_lacking(self._nodes, survive=self._survive):
+            if time.monotonic() > until_s:
+                self._history.note_problem(f"not whole after {WHOLE_TIMEOUT_S:g} s, {when}", lacking)
+                return False
+            time.sleep(WHOLE_POLL_S)
+        return True
 
     def _wait_back(self, fault: Fault) -> None:
         """Wait until the nodes that were hit, and those that are not hit now, see each other.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import psutil
 from sedmad.cli.demo.nodes import LocalNode
 from sedmad.testing.chaos.network import HOST, Door, Network, free_port
 from sedmad.wire.messages import NodeState, PeerState
+
+# Who a node is, and how it finds the others; everything else of its home it has to get again.
+KEPT_OF_A_HOME = frozenset({"identity.key", "root.key", "certificates", "config.toml"})
 
 
 class ChaosNode(LocalNode):
@@ -46,6 +50,16 @@ class ChaosNode(LocalNode):
                 and peer.node_state == NodeState.NODE_STATE_READY
                 and peer.path
             }
+
+    def wipe(self) -> None:
+        """Empty the disk of a node whose daemon does not run, but for who it is."""
+        for path in self.home.iterdir():
+            if path.name in KEPT_OF_A_HOME:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def owns_port(self, port: int) -> bool:
         """Whether a socket of its daemon is bound to this local TCP port."""

@@ -10,14 +10,20 @@ from typing import Any
 
 from sedmad.cli.table import Column, print_facts, print_table
 from sedmad.cli.terminal import Terminal
+from sedmad.sizes import format_bytes
 from sedmad.testing.chaos.figures import Latency, columns, latency, routed_around_s, under_faults
 from sedmad.testing.chaos.history import Failure, History
+from sedmad.testing.chaos.repairs import Repairs
 
 FAILURES_SHOWN = 20
 
 
 def document(
-    history: History, steady: Sequence[int], logged_errors: Mapping[str, Counter[str]], **facts: object
+    history: History,
+    steady: Sequence[int],
+    logged_errors: Mapping[str, Counter[str]],
+    repairs: Repairs,
+    **facts: object,
 ) -> dict[str, Any]:
     """Return the report as a document: seconds for times, counted from the start of the run.
 
@@ -25,6 +31,7 @@ def document(
         history: of a run that is over.
         steady: the entries by whose products a fault counts as routed around.
         logged_errors: by node and event.
+        repairs: watched until the end.
         facts: about the run, told first.
     """
     products = columns(history.products)
@@ -46,6 +53,9 @@ def document(
         },
         "changes": {verb: history.counts[verb] for verb in ("put", "replace", "remove")},
         "refused": dict(history.refusals),
+        "repaired_bytes": repairs.restored_bytes,
+        "longest_repair_s": repairs.longest_s,
+        "longest_repair_of": repairs.longest_of,
         "faults": [
             {
                 "number": injury.fault.number,
@@ -84,6 +94,7 @@ def print_report(terminal: Terminal, report: dict[str, Any], history: History) -
         ("no such name", f"{products['name_absent']} times, while it was put or removed"),
         ("changes", _counted(report["changes"])),
         ("refused", _counted(report["refused"]) or "none"),
+        ("repaired", _repaired(report)),
         *((f"no {kind}", reason) for kind, reason in report["skipped"].items()),
         *((f"log of {node}", _counted(events)) for node, events in report["logged_errors"].items()),
     ]
@@ -150,6 +161,15 @@ def _between(first_s: float | None, then_s: float | None) -> float | None:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def _repaired(report: Mapping[str, Any]) -> str:
+    told: str = format_bytes(report["repaired_bytes"])
+    if report["longest_repair_s"] is None:
+        return told
+    return (
+        f"{told}; the longest took {_duration(report['longest_repair_s'])}, of {report['longest_repair_of']}"
+    )
 
 
 def _duration(seconds: float | None) -> str:

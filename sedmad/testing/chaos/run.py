@@ -20,6 +20,7 @@ from sedmad.testing.chaos.injection import Injection
 from sedmad.testing.chaos.inspection import inspect
 from sedmad.testing.chaos.network import Network
 from sedmad.testing.chaos.nodes import ChaosNode
+from sedmad.testing.chaos.repairs import Repairs
 from sedmad.testing.chaos.slow_disk import SlowDisk, SlowDiskUnavailable
 
 NODE_NAMES = "abcdefghijklmnopqrstuvwxyz"
@@ -95,6 +96,7 @@ class Run:
             name: ChaosNode(name, folder, self._network, memory=f"{memory_bytes >> 20}MiB", disk=DISK)
             for name in names
         }
+        self.repairs = Repairs(self.nodes, self.history)
         self._folder = folder
 
     def run(self, watch: Callable[[], None]) -> None:
@@ -122,9 +124,13 @@ class Run:
             changes.store_all()
             self._wait_for_names()
             self.history.started_s = time.monotonic()
-            self._load(changes, slow_disk, watch)
-            self._tell("looking whether everything is still there")
-            inspect(self.nodes, self.catalogue, self.history, survive=self.settings.survive)
+            self.repairs.start()
+            try:
+                self._load(changes, slow_disk, watch)
+                self._tell("looking whether everything is still there")
+                inspect(self.nodes, self.catalogue, self.history, survive=self.settings.survive)
+            finally:
+                self.repairs.stop()
 
     def logged_errors(self) -> dict[str, Counter[str]]:
         """Return how often each node logged each event as an error."""
@@ -150,6 +156,7 @@ class Run:
             history,
             every_s=settings.fault_every_s,
             at_once=settings.at_once,
+            survive=settings.survive,
             tell=lambda text: self._tell(f"{history.elapsed_s():6.1f} s  {text}"),
         )
         kinds = [kind for kind in settings.kinds if kind not in history.skipped]
@@ -160,9 +167,15 @@ class Run:
             changes.start()
             if kinds:
                 names = list(self.nodes)[spared:]
-                injection.start(
-                    plan(settings.seed, kinds, names, survive=settings.survive, longest_s=settings.longest_s)
+                faults = plan(
+                    settings.seed,
+                    kinds,
+                    names,
+                    survive=settings.survive,
+                    everybody=list(self.nodes),
+                    longest_s=settings.longest_s,
                 )
+                injection.start(faults)
             while history.elapsed_s() < settings.seconds and history.product_count() < settings.products:
                 time.sleep(POLL_S)
                 self._restart_ended()
