@@ -50,7 +50,7 @@ def both_are_kept(database: Database) -> Callable[[], Awaitable[bool]]:
 async def test_what_was_told_last_is_known_after_a_restart(
     database: Database, both_are_kept: Callable[[], Awaitable[bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sedmad.node.keeping.GATHER_S", 0.01)
+    monkeypatch.setattr("sedmad.node.keeping.GATHER_S", 0.06)
     keeper = RecordKeeper(database)
     async with trio.open_nursery() as nursery:
         await nursery.start(keeper.run)
@@ -75,7 +75,7 @@ async def test_a_damaged_record_is_left_out(database: Database) -> None:
 async def test_what_could_not_be_written_is_written_with_the_next(
     database: Database, both_are_kept: Callable[[], Awaitable[bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sedmad.node.keeping.GATHER_S", 0.01)
+    monkeypatch.setattr("sedmad.node.keeping.GATHER_S", 0.06)
     keeper = RecordKeeper(database)
     write, failures = database.write, 1
 
