@@ -38,6 +38,7 @@ REMOVE = "sedma.v1.OwnerService/RemoveName"
 REMOVE_TIMEOUT_S = 15.0
 # Products of the default deadline that began with a replaced version may still end with it.
 REPLACED_AFTER_S = 35.0
+LOOK_S = 60.0
 # Guardians that do not answer now may, later.
 FREE_AGAIN_S = 30.0
 
@@ -79,7 +80,11 @@ class RemovingService:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await trio.sleep_forever()
+            while True:
+                # A matrix loses its name in more ways than news tells of: to a claim that pushed its own out, say.
+                await trio.sleep(LOOK_S)
+                if self._database.restored_from is None:
+                    self.free_all_unnamed()
 
     async def remove(self, name: str) -> Removal:
         """Remove a name, here or at its owner.
@@ -129,7 +134,7 @@ class RemovingService:
             self.free_unnamed(key_of(claim), claim.name)
 
     def free_all_unnamed(self) -> None:
-        """Free what was replaced, or not named yet, when this node stopped. Gossip has time to say otherwise."""
+        """Free what no name stands for. Gossip has time to say otherwise, and a put under way to be named."""
         for manifest in self._manifests.kept():
             if manifest.owner == self._own_peer_id and not self._is_named(manifest.key):
                 self.free_unnamed(manifest.key)
