@@ -9,6 +9,7 @@ from sedmad import failpoints
 from sedmad.core.membership.claim import Claim, short_id
 from sedmad.core.membership.record import SignedRecord
 from sedmad.core.offers import guardians
+from sedmad.core.ownership import is_majority
 from sedmad.errors import NameTaken, NotEnoughPeers, SedmadError
 from sedmad.net.identity import Identity
 from sedmad.node.clock import wall_time_s
@@ -114,10 +115,12 @@ class CommittingService:
         self._membership.publish_claim(claim)
         named = await self._establishing.finish(kept, claim=signed_claim.signed)
         failpoints.reach("committing.name_told")
-        if len(named) < put.survive:
+        # Among those who elect a new owner somebody has to know the name, or the matrix would be freed as nobody's.
+        guarded = is_majority({self._own_peer_id, *named}, kept.manifest.guardians)
+        if len(named) < put.survive or not guarded:
             raise NotEnoughPeers(
                 f"{put.name} is stored, but too few nodes know its name yet",
-                why=f"{len(named)} besides this one answered, {put.survive} are needed",
+                why=f"{len(named)} besides this one answered; {put.survive} and most guardians are needed",
                 matrix=put.name,
                 hint="Store it again: it is told again, and not copied.",
             )

@@ -10,7 +10,8 @@
 `faults.py` and `weather.py` say what goes wrong. `mesh.py` puts membership cores into it, `swarm.py` runs
 them by the hundred, and `scenario.py` reads the stories under tests/core/scenarios. `guardian.py` and
 `member.py` put ownership cores into it, `ledger.py` watches them, `ownership_swarm.py` runs them by the
-hundred, and `ownership_model.py` explores small ones to the end by `exploration.py`.
+hundred, and `ownership_model.py` explores small ones to the end by `exploration.py`. `store/` has whole nodes, their
+services as coroutines (`tasks.py`) around the cores, and `store_swarm.py` runs them by the hundred.
 """
 
 from __future__ import annotations

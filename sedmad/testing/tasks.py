@@ -1,4 +1,4 @@
-"""Coroutines on a core's clock: what a daemon does in tasks, a simulated node does in these, the same for the same seed.
+"""Coroutines on a core's clock: what a daemon does in tasks, a simulated node does in these, alike for a seed.
 
 Owns the order in which tasks run and wake. Knows no node and no network; nothing here cancels a task: a life that ends
 closes all of them.
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Outcome(Generic[T]):
-    """Something that is going to be known: awaited by any number of tasks, set or failed once; later ones are ignored."""
+    """Something that is going to be known: awaited by any number of tasks; set or failed once, then never again."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
@@ -63,9 +63,13 @@ class Tasks:
         self._alive: dict[int, Coroutine[Any, Any, Any]] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._closed = False
 
     def spawn(self, task: Coroutine[Any, Any, Any]) -> None:
         """Have a task run from the next `run` on."""
+        if self._closed:
+            task.close()
+            return
         self._alive[id(task)] = task
         self.ready.append(task)
 
@@ -123,9 +127,13 @@ class Tasks:
 
     def close(self) -> None:
         """End a life in the middle of everything."""
-        for task in self._alive.values():
+        self._closed = True
+        alive, self._alive = self._alive, {}
+        for task in alive.values():
             task.close()
-        self._alive.clear()
+        # Closing lets others in where one was inside; they are over as well.
+        self.ready.clear()
+        self._timers.clear()
 
 
 class Places:
@@ -168,5 +176,3 @@ class Bell:
         self._tasks.call_later(seconds, lambda: rung.set(None))
         await rung
         self._rung = Outcome(self._tasks)
-
-

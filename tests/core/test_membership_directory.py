@@ -110,6 +110,30 @@ def test_ownership_passes_on_without_becoming_a_conflict() -> None:
     assert list(directory.entries()) == [("w", passed_on)]
 
 
+def test_a_loser_stays_reachable_when_the_winners_owner_takes_it_over() -> None:
+    here, there = Directory(), Directory()
+    loser = write(here, "anna")
+    winner = write(there, "bert")
+    sync(there, here)
+    passed_on = replace(loser, owner="bert", epoch=1, seq=2)
+    here.accept(signed(passed_on))
+    assert here.get("w") == here.get("w@bert") == winner
+    assert here.get("w@anna") == passed_on
+    assert [name for name, _ in here.entries()] == ["w", "w@anna"]
+
+
+def test_what_was_replaced_is_told_whoever_owns_it_by_then() -> None:
+    directory = Directory()
+    first = write(directory, "anna")
+    passed_on = replace(first, owner="bert", epoch=1, seq=2)
+    directory.accept(signed(passed_on))
+    assert directory.replaced("w") == []
+    write(directory, "carl")
+    assert directory.replaced("w") == [passed_on]
+    directory.accept(signed(passed_on.tombstone(0.0)))
+    assert directory.replaced("w") == []
+
+
 def test_an_ambiguous_owner_prefix_finds_nothing() -> None:
     directories = [Directory() for _ in range(3)]
     for directory, author in zip(directories, ["12D3a", "12D3b", "zoe"], strict=True):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
-from sedmad.core.membership import SignedRecord
+from sedmad.core.membership import Claim, SignedRecord
 from sedmad.core.ownership import Promise, Standing
 from sedmad.core.partitioning import Partitioning
 from sedmad.core.repair import Layout
@@ -30,7 +29,12 @@ class Key:
 
     @property
     def digest(self) -> bytes:
-        return hashlib.sha256(self.content.encode()).digest()
+        """What a claim names it by: 32 bytes that it can be read from."""
+        return self.content.encode().ljust(32, b".")
+
+    @classmethod
+    def of(cls, claim: Claim) -> Key:
+        return cls(claim.matrix_digest.rstrip(b".").decode(), claim.first_owner)
 
     def __str__(self) -> str:
         return f"{self.content}@{self.first_owner}"
@@ -97,6 +101,11 @@ def cut_into(partitions: int) -> Partitioning:
     return Partitioning(64 * partitions, COLUMNS, 4)
 
 
+def digests_of(content: str, partitions: int) -> tuple[str, ...]:
+    """Return the digests of a content's partitions, which stand for their bytes as well."""
+    return tuple(f"{content}/{index}" for index in range(partitions))
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A manifest on disk."""
@@ -139,6 +148,7 @@ class Disk:
     Attributes:
         blobs: bytes by the digest that they should have; it stands for itself, so other bytes are others.
         puts: whom to tell that a put came to nothing, by its id.
+        shrunk: copies or bytes went, since somebody last looked; `changed`: other copies are here than then.
     """
 
     kept: dict[Key, Kept] = field(default_factory=dict)
@@ -148,6 +158,8 @@ class Disk:
     records: dict[tuple[str, ...], SignedRecord] = field(default_factory=dict)
     puts: dict[str, frozenset[str]] = field(default_factory=dict)
     blobs: dict[str, str] = field(default_factory=dict)
+    shrunk: bool = False
+    changed: bool = False
 
     def keep(self, manifest: Manifest, *, established: bool) -> None:
         """Write a manifest down. Raises StaleManifest where something newer is kept, or promised."""
@@ -176,7 +188,26 @@ class Disk:
 
     def hold(self, holding: Holding) -> None:
         self.holdings[holding.group, holding.index] = holding
+        self.changed = True
 
-    def release(self, group: Hashable) -> None:
-        for place in [place for place in self.holdings if place[0] == group]:
+    def release(self, group: Hashable, index: int | None = None) -> None:
+        """Drop one copy of a group, or all."""
+        for place in [place for place in self.holdings if place[0] == group and index in (None, place[1])]:
             del self.holdings[place]
+            self.shrunk = self.changed = True
+
+    def begin(self, put_id: str, holders: frozenset[str]) -> None:
+        self.puts[put_id] = holders
+
+    def end(self, put_id: str) -> None:
+        self.puts.pop(put_id, None)
+
+    def put_bytes(self, digest: str, content: str) -> None:
+        self.blobs[digest] = content
+
+    def drop_bytes(self, digest: str) -> None:
+        self.shrunk |= self.blobs.pop(digest, None) is not None
+
+    def has_copy(self, key: Key, index: int, digest: str) -> bool:
+        """Whether an intact copy of a matrix's partition is here."""
+        return (key, index) in self.holdings and self.blobs.get(digest) == digest
