@@ -53,7 +53,7 @@ async def test_where_the_bytes_of_one_holder_changed_another_gives_them(rig: Rig
 
 
 async def test_without_a_holder_it_says_who_was_asked(rig: RigFactory) -> None:
-    async with rig("ann", "ben", pledges={"ann": 0}) as nodes:
+    async with rig("ann", "ben", pledges={"ann": 5 << 20}) as nodes:
         nodes["ann"].membership.update_advert(memory_pledged_bytes=0, disk_pledged_bytes=0)
         _, manifest, _ = await nodes["ann"].put("w", W)
         assert manifest.holders == {nodes["ben"].peer_id}
@@ -71,7 +71,7 @@ async def test_without_a_holder_it_says_who_was_asked(rig: RigFactory) -> None:
 async def test_a_holder_lost_in_the_middle_costs_nothing_where_there_is_another(
     survive: int, rig: RigFactory
 ) -> None:
-    async with rig("ann", "ben", "cyd", pledges={"ann": 0}) as nodes:
+    async with rig("ann", "ben", "cyd", pledges={"ann": 5 << 20}) as nodes:
         ann = nodes["ann"]
         _, manifest, _ = await ann.put("w", W, survive=survive)
         assert ann.peer_id not in manifest.holders

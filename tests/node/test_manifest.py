@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sedmad.errors import CertificateInvalid, PeerError, ProtocolViolation
 from sedmad.node.manifest import MANIFEST_DOMAIN, read_manifest, sign_manifest
+from sedmad.node.succession import COUNTER_MAX
 from sedmad.store.holdings import Kind
 from sedmad.wire import messages as wire
 
@@ -21,7 +22,7 @@ PEERS = [ANN.peer_id, BEN.peer_id, identity_of("cyd").peer_id]
     rows=st.integers(1, 50_000),
     columns=st.integers(1, 3000),
     dtype=st.sampled_from(["float32", "float64"]),
-    seq=st.integers(0, 2**63),
+    seq=st.integers(0, COUNTER_MAX),
     survive=st.integers(0, 8),
     removed=st.booleans(),
     data=st.data(),
