@@ -15,7 +15,7 @@ from sedmad.testing.guardian import Stored, first_standing
 from sedmad.testing.ledger import Ledger
 from sedmad.testing.ownership_swarm import main, run
 
-SEEDS = int(os.environ.get("SEDMAD_SWARM_SEEDS", "50"))
+SEEDS = int(os.environ.get("SEDMAD_SWARM_SEEDS", "70"))
 FIRST_SEED = int(os.environ.get("SEDMAD_SWARM_FIRST", "0"))
 CHUNK = 10
 

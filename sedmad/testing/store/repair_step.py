@@ -52,6 +52,8 @@ class RepairStep:
 class CalledOff(SedmadError):
     """A step is not needed any more."""
 
+    reason = "CALLED_OFF"
+
 
 class RepairSteps:
     """Takes steps for matrices of a node's own."""
