@@ -51,6 +51,7 @@ TRANSFERS_MAX = 2
 # Puts whose copies are not yet a matrix's.
 PUTS_MAX = 64
 PUT_ID_BYTES = 16
+GIVEN_UP_MAX = 1024
 # 8 TiB at 100 MB/s.
 PUT_S_MAX = 86_400.0
 
@@ -88,6 +89,8 @@ class HoldingService:
         self.changed = on_changed
         self.is_leaving: Callable[[], bool] = lambda: False
         self._puts: dict[bytes, PendingPut] = {}
+        # Of puts that were given up before they began here, the latest: what is older was lost on its way.
+        self._given_up: dict[bytes, None] = {}
         self.transfers = trio.CapacityLimiter(TRANSFERS_MAX)
         self.uses = BlobUses(blobs, residents)
         self.copies = Copies(blobs, residents, self.uses, ledger)
@@ -134,6 +137,11 @@ class HoldingService:
         if request.put_id in self._puts:
             self._put(request.put_id, call.remote)
             await self.release(request.put_id)
+        elif len(request.put_id) == PUT_ID_BYTES:
+            # What asked for its room may still be on its way here: it comes too late.
+            self._given_up[request.put_id] = None
+            if len(self._given_up) > GIVEN_UP_MAX:
+                del self._given_up[next(iter(self._given_up))]
         return wire.ReleasePutResponse()
 
     async def fetch_partition(
@@ -160,6 +168,8 @@ class HoldingService:
         dtype = DTYPES.get(request.data_type)
         if len(request.put_id) != PUT_ID_BYTES or dtype is None or request.put_id in self._puts:
             raise ProtocolViolation("a put is malformed or known already", node=owner)
+        if request.put_id in self._given_up:
+            raise self._no_such_put()
         if request.disk_bytes + request.resident_bytes == 0:
             raise ProtocolViolation("every copy takes room", node=owner)
         if len(self._puts) >= PUTS_MAX:

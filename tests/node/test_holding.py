@@ -276,3 +276,16 @@ async def test_partitions_are_given_from_any_chunk_on(rig: RigFactory) -> None:
         assert b"".join(call.sent) == w.tobytes()[2 << 20 :]
         unknown = wire.FetchPartitionRequest(digest=bytes(32))
         await fails_with(MatrixNotFound, partial(ann.holding.fetch_partition, unknown, call))
+
+
+async def test_room_for_a_put_that_was_given_up_is_asked_for_too_late(rig: RigFactory) -> None:
+    async with rig("ben") as nodes:
+        ben = nodes["ben"]
+        owner: Any = PeerCall(OWNER)
+        await ben.holding.release_put(wire.ReleasePutRequest(put_id=b"p" * 16), owner)
+
+        async def reserve() -> None:
+            ben.holding.reserve(reservation(), OWNER)
+
+        await fails_with(NotPermitted, reserve)
+        assert ben.used() == (0, 0, 0, 0)

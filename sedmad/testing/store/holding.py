@@ -48,6 +48,7 @@ class Holdings:
         self.ledger = node.ledger
         self.copies: dict[Key, Copies] = {}
         self.puts: dict[str, PendingPut] = {}
+        self._given_up: set[str] = set()
         self.lock = Places(node.tasks)
         self.transfers = Places(node.tasks, TRANSFERS_MAX)
         self._uses: Counter[str] = Counter()
@@ -91,6 +92,8 @@ class Holdings:
     async def reserve(self, owner: str, put_id: str, memory_bytes: int, disk_bytes: int) -> None:
         if put_id in self.puts:
             raise ProtocolViolation("a put is known already")
+        if put_id in self._given_up:
+            raise NotPermitted("no such put")
         self.ledger.reserve(put_id, expires_at_s=math.inf, memory_bytes=memory_bytes, disk_bytes=disk_bytes)
         self.puts[put_id] = PendingPut(owner, memory_bytes, disk_bytes)
         self._node.tell_use()
@@ -112,6 +115,8 @@ class Holdings:
         if put_id in self.puts:
             self._put(put_id, owner)
             await self.release(put_id)
+        else:
+            self._given_up.add(put_id)
 
     # What this node's own services use as well.
 
