@@ -161,7 +161,7 @@ def matrices_document(matrices: Iterable[MatrixSummary]) -> Document:
 def matrix_document(matrix: MatrixSummary) -> Document:
     """Return MATRIX; `owner` is a peer id, `digest` names the content.
 
-    `conflict`: another node's matrix won the name, and this one goes by name@owner.
+    `conflict`: another node's matrix won the name, and this one goes by name@author.
     """
     return {
         "name": matrix.name,
@@ -181,7 +181,7 @@ def matrix_document(matrix: MatrixSummary) -> Document:
 
 
 def is_conflict(matrix: MatrixSummary) -> bool:
-    """Return whether another node's matrix won the name, and this one goes by name@owner."""
+    """Return whether another node's matrix won the name, and this one goes by name@author."""
     # No name contains an @ of its own.
     return "@" in matrix.name
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 REMOVE_TIMEOUT_S = 60.0
 # A manifest may have to be fetched from guardians, the first of which may be dead.
 INSPECT_TIMEOUT_S = 30.0
-# Names have at most 128 bytes, and `name@owner` not many more: what is longer need not travel to be refused.
+# Names have at most 128 bytes, and `name@author` not many more: what is longer need not travel to be refused.
 NAME_BYTES_MAX = 512
 SURVIVE_MAX = 2**32 - 1
 

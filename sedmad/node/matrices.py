@@ -43,7 +43,7 @@ class MatrixSummaries:
     def page(self, page_token: str) -> tuple[list[wire.MatrixSummary], str]:
         """Return names in their order, from a token on, and the token of what follows; "" at the end.
 
-        Where two nodes took one name, the loser is name@owner.
+        Where two nodes took one name, the loser is name@author.
         """
         page: list[wire.MatrixSummary] = []
         for shown, claim in self._membership.core.directory.entries():

@@ -304,7 +304,7 @@ def test_two_nodes_that_take_one_name_agree_on_one_of_them(mesh: MeshOfDaemons) 
         with daemon.connect() as client:
             kept = {matrix.name: matrix.get().tobytes() for matrix in client.matrices()}
             assert kept["w"] in {w.tobytes() for w in contents.values()}
-            # Whoever was told that it is stored finds it, the losers under name@owner.
+            # Whoever was told that it is stored finds it, the losers under name@author.
             assert set(kept.values()) <= {w.tobytes() for w in contents.values()}
             assert len(set(kept.values())) == len(kept)
 

@@ -1,7 +1,7 @@
 """Show the matrices of the mesh: the present version of each name, and what of it lies on this node.
 
 Where two nodes stored matrices under one name while they could not hear each other, one of them keeps the name, the
-same one everywhere; the other goes by name@owner until it is removed or stored under another name.
+same one everywhere; the other goes by name@author until it is removed or stored under another name.
 """
 
 from __future__ import annotations
