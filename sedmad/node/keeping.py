@@ -29,8 +29,11 @@ log = structlog.get_logger("sedmad.keeping")
 
 # Adverts come every ten seconds from each node; together they cost one write.
 GATHER_S = 1.0
-# Names are few; one that this node told its clients of should not be news to it after a power cut.
-GATHER_NAMES_S = 0.05
+# What a node must still know after a power cut is rare: names it told its clients of, and where to find the others,
+# who look for it where it was until then.
+GATHER_NEWS_S = 0.05
+# Nodes whose place is known to be written; a forgotten one costs a write.
+PLACES_MAX = 4096
 
 
 def keep_record(connection: Connection, signed: SignedRecord) -> None:
@@ -86,12 +89,16 @@ class RecordKeeper:
         self._database = database
         # Bounded by what membership keeps: a place for each node and each name.
         self._waiting: dict[tuple[str, ...], SignedRecord] = {}
+        self._places: dict[str, tuple[str, ...]] = {}
         self._wake = trio.Event()
+        self._news = trio.Event()
 
     def keep(self, records: Iterable[SignedRecord]) -> None:
         """Write these soon."""
         for signed in records:
             self._waiting[signed.locator] = signed
+            if self._is_news(signed):
+                self._news.set()
         self._wake.set()
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -100,10 +107,10 @@ class RecordKeeper:
         try:
             while True:
                 await self._wake.wait()
-                await trio.sleep(GATHER_NAMES_S)
-                if all(isinstance(signed.record, Advert) for signed in self._waiting.values()):
-                    await trio.sleep(GATHER_S - GATHER_NAMES_S)
-                self._wake = trio.Event()
+                with trio.move_on_after(GATHER_S):
+                    await self._news.wait()
+                    await trio.sleep(GATHER_NEWS_S)
+                self._wake, self._news = trio.Event(), trio.Event()
                 await self._write()
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * GATHER_S):
@@ -113,7 +120,7 @@ class RecordKeeper:
         waiting, self._waiting = self._waiting, {}
         if not waiting:
             return
-        durable = any(not isinstance(signed.record, Advert) for signed in waiting.values())
+        durable = any(map(self._is_news, waiting.values()))
 
         def transaction(connection: Connection) -> None:
             for signed in waiting.values():
@@ -124,3 +131,15 @@ class RecordKeeper:
         except SedmadError as error:
             log.error("records_not_kept", why=str(error))
             self._waiting = waiting | self._waiting
+            return
+        for signed in waiting.values():
+            if isinstance(signed.record, Advert):
+                self._places.pop(signed.record.peer_id, None)
+                self._places[signed.record.peer_id] = signed.record.addresses
+        while len(self._places) > PLACES_MAX:
+            del self._places[next(iter(self._places))]
+
+    def _is_news(self, signed: SignedRecord) -> bool:
+        """Whether a record is a name, or tells of a node that it is somewhere else than the table says."""
+        record = signed.record
+        return not isinstance(record, Advert) or self._places.get(record.peer_id) != record.addresses

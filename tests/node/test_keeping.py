@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from examples import identity_of
 from rig import until
 
@@ -65,6 +66,28 @@ async def test_what_was_told_last_is_known_after_a_restart(
     assert replace(ADVERT, sequence=3) in found
 
 
+async def test_where_a_node_is_found_is_written_long_before_its_load(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sedmad.node.keeping.GATHER_S", float("inf"))
+    keeper = RecordKeeper(database)
+    moved = replace(ADVERT, sequence=3, addresses=("/ip4/192.0.2.9/tcp/4101",))
+
+    async def is_kept(advert: Advert) -> bool:
+        return await kept(database) == [advert]
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(keeper.run)
+        keeper.keep([signed(ADVERT)])
+        await until(partial(is_kept, ADVERT))
+        keeper.keep([signed(replace(ADVERT, sequence=2))])
+        await trio.testing.wait_all_tasks_blocked(0.2)
+        assert await kept(database) == [ADVERT]
+        keeper.keep([signed(moved)])
+        await until(partial(is_kept, moved))
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_damaged_record_is_left_out(database: Database) -> None:
     await database.write(partial(keep_record, signed=signed(CLAIM)))
     put = partial(records.put, kind=RecordKind.CLAIM, key=b"x", signed=signed(CLAIM).signed[:-1])
@@ -78,11 +101,13 @@ async def test_what_could_not_be_written_is_written_with_the_next(
     monkeypatch.setattr("sedmad.node.keeping.GATHER_S", 0.06)
     keeper = RecordKeeper(database)
     write, failures = database.write, 1
+    until_failed = trio.Event()
 
     async def fail_once(*args: object, **options: object) -> object:
         nonlocal failures
         if failures:
             failures -= 1
+            until_failed.set()
             raise DiskFull("no room")
         return await write(*args, **options)  # type: ignore[arg-type]
 
@@ -90,7 +115,7 @@ async def test_what_could_not_be_written_is_written_with_the_next(
     async with trio.open_nursery() as nursery:
         await nursery.start(keeper.run)
         keeper.keep([signed(ADVERT)])
-        await trio.sleep(0.1)
+        await until_failed.wait()
         assert await kept(database) == []
         keeper.keep([signed(CLAIM)])
         await until(both_are_kept)
