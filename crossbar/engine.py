@@ -7,15 +7,24 @@ columns is an array of shape (k, n), C-contiguous.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from crossbar.profile import IDEAL, DeviceProfile
+from crossbar.devices import DeviceProfile
+
+if TYPE_CHECKING:
+    from crossbar.narrow import NarrowKernels
 
 FloatArray = npt.NDArray[np.floating[Any]]
 """An array of float32 or float64."""
+
+WeightsArray = npt.NDArray[Any]
+"""An array of float16, float32, float64 or int8."""
+
+PanelArray = npt.NDArray[Any]
+"""An array of float32 or float64; of int8, int16 or int32 where the weights are int8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +51,24 @@ class ProgrammedPartition(Protocol):
     def memory_bytes(self) -> int:
         """Bytes allocated beyond the weights themselves."""
 
-    def multiply(self, panel: FloatArray) -> FloatArray:
-        """Return Y (k, rows) in W's dtype for `panel` (k, columns): row by row, W times a row of the panel.
+    def multiply(self, panel: PanelArray) -> PanelArray:
+        """Return Y (k, rows) for `panel` (k, columns): row by row, W times a row of the panel.
 
-        The panel is first converted to W's dtype. NaN and Inf go through as in any arithmetic, without
-        warnings.
+        Arithmetic and result are float64 for float64 weights, else float32; the panel is converted first. NaN and Inf
+        go through as in any arithmetic, without warnings. With int8 weights and a panel of integers the result is
+        exact, in int32.
 
         Raises:
             ValueError: the panel does not fit W.
-            TypeError: the panel is not float32 or float64.
+            TypeError: the panel has another dtype.
+            OverflowError: a result of integers may not fit int32 (`crossbar.integer_products`).
         """
 
-    def multiply_transposed(self, panel: FloatArray) -> npt.NDArray[np.float64]:
+    def multiply_transposed(self, panel: PanelArray) -> npt.NDArray[np.float64]:
         """Return this partition's share (k, columns), float64, of W^T X for its slice `panel` (k, rows) of X.
 
-        The shares of all partitions, added in partition order, are the product. Raises as `multiply` does.
+        Of integers it is exact. The shares of all partitions, added in partition order, are the product. Raises as
+        `multiply` does.
         """
 
     def self_test(self, rng: np.random.Generator) -> SelfTest:
@@ -69,8 +81,8 @@ class ProgrammedPartition(Protocol):
 class Engine(Protocol):
     """What turns weights into a programmed partition."""
 
-    def program(self, weights: FloatArray) -> ProgrammedPartition:
-        """Program `weights` (rows, columns): float32 or float64, C-contiguous, at least 1 x 1.
+    def program(self, weights: WeightsArray) -> ProgrammedPartition:
+        """Program `weights` (rows, columns): float16, float32, float64 or int8, C-contiguous, at least 1 x 1.
 
         The array may be a read-only view of a mapped file; it is neither written to nor copied, and must stay
         mapped as long as the result is used.
@@ -82,16 +94,20 @@ class Engine(Protocol):
         """
 
 
-def engine_for(profile: DeviceProfile) -> Engine:
+def engine_for(profile: DeviceProfile, *, kernels: NarrowKernels | None = None) -> Engine:
     """Return the engine that computes as `profile` describes.
 
     Engines are imported on first use: one that compiles kernels costs memory that other nodes should not pay.
 
+    Args:
+        profile: of the devices.
+        kernels: for exact products of few columns; without, BLAS computes them too.
+
     Raises:
         ValueError: no engine models this profile.
     """
-    if profile == IDEAL:
+    if profile.is_ideal:
         from crossbar.ideal import IdealEngine
 
-        return IdealEngine()
+        return IdealEngine(kernels)
     raise ValueError(f"no engine models the device profile {profile.name!r}")

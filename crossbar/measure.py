@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crossbar.devices import IDEAL
 from crossbar.ideal import IdealEngine
-from crossbar.profile import IDEAL
 
 _ROWS, _COLUMNS = 3072, 1024  # float32: 12 MiB, with panel and result within 16 MiB
 _PANEL_COLUMNS = 64  # the widest panel that is ever multiplied

@@ -7,8 +7,8 @@ from functools import partial
 
 import trio
 
+from crossbar.devices import IDEAL
 from crossbar.measure import measure_compute
-from crossbar.profile import IDEAL
 from sedmad.core.membership.advert import MAX_ADDRESSES, Advert, first_sequence
 from sedmad.home import Home
 from sedmad.net.credentials import Credentials

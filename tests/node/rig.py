@@ -15,8 +15,8 @@ import trio
 from examples import identity_of
 from stand_ins import ClientCall, FakeMembership, FakeSessions
 
+from crossbar.devices import IDEAL
 from crossbar.engine import engine_for
-from crossbar.profile import IDEAL
 from sedmad.core.capacity import CapacityLedger
 from sedmad.core.membership.claim import Claim
 from sedmad.errors import SedmadError
