@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from crossbar.devices.catalogue import profile as profile
     from crossbar.devices.catalogue import profiles as profiles
     from crossbar.devices.profile import DeviceProfile as DeviceProfile
+    from crossbar.planning.ladder import partition as partition
     from crossbar.planning.plan import Plan as Plan
     from crossbar.programmed import Crossbar as Crossbar
     from crossbar.programmed import program as program
@@ -35,7 +36,7 @@ _HOMES = {
 }
 _ROOMS = ("irdrop",)
 
-__all__ = [  # noqa: F822 - found by __getattr__
+__all__ = [
     "Crossbar",
     "DeviceProfile",
     "Plan",

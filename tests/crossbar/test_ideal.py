@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossbar.devices import IDEAL
 from crossbar.engine import ProgrammedPartition, SelfTest, engine_for
-from crossbar.error_bound import product_error_bound
-from crossbar.profile import IDEAL
+from crossbar.error_bound import arithmetic_dtype, product_error_bound
 
 DTYPES = (np.float32, np.float64)
+NARROW_DTYPES = (np.float16, np.int8)  # weights only
 
 
 def program(weights: np.ndarray[Any, Any]) -> ProgrammedPartition:
@@ -27,7 +28,7 @@ def program(weights: np.ndarray[Any, Any]) -> ProgrammedPartition:
     rows=st.integers(1, 600),
     columns=st.integers(1, 300),
     panel_columns=st.integers(1, 21),
-    dtype=st.sampled_from(DTYPES),
+    dtype=st.sampled_from(DTYPES + NARROW_DTYPES),
     panel_dtype=st.sampled_from(DTYPES),
     spread=st.sampled_from((0, 3, 20)),
     transposed=st.booleans(),
@@ -43,7 +44,7 @@ def test_every_product_keeps_the_stated_bound(
     transposed: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
-    scale = 10.0 ** rng.uniform(-spread, spread, (rows, 1))
+    scale = 10.0 ** rng.uniform(-spread, spread, (rows, 1)) if dtype in DTYPES else 20
     weights = (rng.standard_normal((rows, columns)) * scale).astype(dtype)
     panel = rng.standard_normal((panel_columns, rows if transposed else columns)).astype(panel_dtype)
     partition = program(weights)
@@ -53,7 +54,7 @@ def test_every_product_keeps_the_stated_bound(
     got = partition.multiply_transposed(panel) if transposed else partition.multiply(panel)
 
     assert got.shape == (panel_columns, columns if transposed else rows)
-    assert got.dtype == (np.float64 if transposed else dtype)
+    assert got.dtype == (np.float64 if transposed else arithmetic_dtype(dtype))
     bound = product_error_bound(weights, panel, transposed=transposed)
     assert (np.abs(got - exact) <= bound).all()
 
@@ -156,10 +157,10 @@ def test_a_panel_that_does_not_fit_is_refused(panel: np.ndarray[Any, Any]) -> No
         partition.multiply_transposed(panel)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES + NARROW_DTYPES)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (513, 300)])
 def test_the_self_test_passes(dtype: type, shape: tuple[int, int]) -> None:
-    weights = np.random.default_rng(5).standard_normal(shape).astype(dtype)
+    weights = (20 * np.random.default_rng(5).standard_normal(shape)).astype(dtype)
     assert program(weights).self_test(np.random.default_rng(6)).passed
 
 
