@@ -69,7 +69,7 @@ class ShapeMismatch(UsageError):
 
 class UnsupportedDtype(UsageError):
     reason = "UNSUPPORTED_DTYPE"
-    default_hint = "Convert it to float32 or float64 first."
+    default_hint = "Convert it to float16, float32, float64 or int8 first."
 
 
 class NonFiniteValues(UsageError):
@@ -156,6 +156,14 @@ class StoreUnusable(StateError):
 class StaleManifest(StateError):
     reason = "STALE_MANIFEST"
     default_hint = "Ask again: the newer manifest is on its way."
+
+
+class TargetUnreachable(StateError):
+    """No plan for the devices that were demanded keeps the target error."""
+
+    reason = "TARGET_UNREACHABLE"
+    exit_code = os.EX_UNAVAILABLE
+    default_hint = "Allow a larger --target-error, or do not demand a device profile."
 
 
 class NotPermitted(StateError):

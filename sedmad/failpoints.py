@@ -35,12 +35,16 @@ POINTS = (
     "holding.programmed",
     "holding.released",
     "manifests.stored",
+    "owning.promised",
+    "owning.won",
     "releasing.released_here",
     "releasing.told",
     "removing.name_published",
     "removing.last_manifest_stored",
     "removing.last_manifest_safe",
     "removing.last_manifest_told",
+    "repair_step.reserved",
+    "repair_step.copied",
 )
 
 # The armed point and how many times it may still be reached; None in every daemon but those of tests.

@@ -80,6 +80,16 @@ class Home:
         return self.data_directory / "blobs"
 
     @property
+    def kernels(self) -> Path:
+        """The directory of compiled kernels: made when the first is compiled, and anew when it is deleted."""
+        return self.data_directory / "cache" / "kernels"
+
+    @property
+    def profiles(self) -> Path:
+        """The directory of the user's own device profiles; it may be missing."""
+        return self.configuration_directory / "profiles"
+
+    @property
     def lock_file(self) -> Path:
         return self.data_directory / "daemon.lock"
 

@@ -24,6 +24,7 @@ def test_explicit_home_keeps_everything_in_one_folder_and_wins_over_the_environm
         home.lock_file,
         home.control_socket,
     }
+    assert home.kernels == Path("/srv/a/cache/kernels")
     assert {path.parent for path in paths} == {Path("/srv/a")}
     assert len(paths) == 7
 

@@ -78,6 +78,7 @@ def status_document(status: GetStatusResponse) -> Document:
             "uptime_s": status.uptime_s,
             "labels": dict(status.labels),
             "device_profile": status.device_profile,
+            "cells": {"pledged": status.cells_pledged, "used": status.cells_used},
             "compute_gflops": status.compute_gflops,
             "memory_bandwidth_bytes_per_s": status.memory_bandwidth_bytes_per_s,
             "is_admin": status.is_admin,
@@ -146,6 +147,7 @@ def peer_document(peer: PeerSummary) -> Document:
         "disk": {"pledged_bytes": peer.disk_pledged_bytes, "used_bytes": peer.disk_used_bytes},
         "labels": dict(peer.labels),
         "device_profile": peer.device_profile,
+        "cells": {"pledged": peer.cells_pledged, "used": peer.cells_used},
         "compute_gflops": peer.compute_gflops,
         "memory_bandwidth_bytes_per_s": peer.memory_bandwidth_bytes_per_s,
         "last_heard_s": peer.last_heard_s,
@@ -195,6 +197,9 @@ def inspect_document(inspected: InspectMatrixResponse) -> Document:
         "guardians": [guardian.peer_id for guardian in inspected.guardians],
         "guardian_names": [guardian.name for guardian in inspected.guardians],
         "partition_rows": inspected.partition_rows,
+        "scaled": inspected.scaled,
+        "target_error": inspected.target_error,
+        "profile": inspected.profile or None,
         "degraded": inspected.degraded or None,
         "partitions": [
             {
@@ -207,12 +212,26 @@ def inspect_document(inspected: InspectMatrixResponse) -> Document:
                         "name": copy.name,
                         "kind": copy_kind(copy.kind),
                         "state": peer_state(copy.state),
+                        "devices": devices_document(copy.devices) if copy.HasField("devices") else None,
                     }
                     for copy in partition.copies
                 ],
             }
             for partition in inspected.partitions
         ],
+    }
+
+
+def devices_document(report: DeviceReport) -> Document:
+    """Return DEVICES: how a resident copy is computed with; errors are relative, L2."""
+    return {
+        "profile": report.profile,
+        "predicted_error": report.predicted_error,
+        "measured_error": report.measured_error,
+        "cells": {"used": report.cells_used, "allocated": report.cells_allocated},
+        "levers": list(report.levers),
+        "age_s": report.age_s,
+        "digital_because": report.digital_because or None,
     }
 
 
@@ -294,7 +313,7 @@ def copy_kind(kind: CopyKind.ValueType) -> str:
 
 
 def dtype_name(data_type: DataType.ValueType) -> str:
-    """Return 'float32' or 'float64'."""
+    """Return 'float16', 'float32', 'float64' or 'int8'."""
     return _lower(DataType, data_type, "DATA_TYPE_")
 
 

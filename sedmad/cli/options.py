@@ -29,3 +29,22 @@ def node_count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 4):
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of nodes")
     return int(text)
+
+
+def array_count(text: str) -> int:
+    """Return a number of crossbar arrays, 1 or more."""
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of arrays")
+    return int(text)
+
+
+def target_error(text: str) -> float:
+    """Return a relative error: at least 0 and below 1."""
+    try:
+        error = float(text)
+    except ValueError:
+        error = -1.0
+    # NaN fails every comparison.
+    if not 0 <= error < 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no relative error: at least 0 and below 1, as 0.01")
+    return error

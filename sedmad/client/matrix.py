@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from sedmad.client.connection import TIMEOUT_S, Connection
+from sedmad.client.source import DTYPE_NAMES
 from sedmad.errors import (
     MatrixNotFound,
     MatrixTooLarge,
@@ -21,7 +22,6 @@ from sedmad.sizes import format_bytes
 from sedmad.wire.messages import (
     ApplyMatrixRequest,
     ApplyMatrixResponse,
-    DataType,
     InspectMatrixRequest,
     InspectMatrixResponse,
     MatrixSummary,
@@ -40,7 +40,6 @@ ARRAY_BYTES_MAX = 1 << 30
 DEADLINE_S = 30.0
 # A product that was overtaken by a new version is done again with that one, this many times at the most.
 REPLACEMENTS_MAX = 3
-DTYPE_NAMES: dict[int, str] = {DataType.DATA_TYPE_FLOAT32: "float32", DataType.DATA_TYPE_FLOAT64: "float64"}
 
 Result = TypeVar("Result")
 
@@ -129,17 +128,20 @@ class Matrix:
         """Return W x, or W^T x.
 
         Args:
-            x: (n,) or (n, columns), real numbers, converted to the matrix's dtype. NaN and infinities go through.
+            x: (n,) or (n, columns), real numbers, converted to float64 for a matrix of float64, else to float32. NaN
+                and infinities go through. Integers stay integers for a matrix of int8.
             deadline_s: seconds until it must be done.
             explain: also tell how it came about.
             transpose: multiply with the transposed matrix.
 
         Returns:
-            (m,) or (m, columns) in the matrix's dtype; with `explain` also an Explanation.
+            (m,) or (m, columns), float64 for a matrix of float64, else float32; with `explain` also an Explanation. The
+            product of int8 with integers is exact, in int32; where the matrix has a scale it is scaled, in float32.
 
         Raises:
             ShapeMismatch: x does not fit; nothing was sent.
             UnsupportedDtype: x does not hold real numbers.
+            UsageError: the product of int8 with these integers might not fit int32: 128 max|x| n must be below 2^31.
             DeadlineExceeded: it was not done in time; nothing was sent where the deadline had passed already.
             HoldersUnreachable: a partition has no holder that answers.
             StaleManifest: the name was given a version of another shape or dtype.
@@ -147,15 +149,17 @@ class Matrix:
         import numpy as np
 
         from sedmad.client.explanation import explain as explained
+        from sedmad.client.product import panel_dtype
 
         operand = self.T if transpose else self
         columns = operand._columns_of(np.asarray(x))
+        dtype = panel_dtype(columns, self._summary)
         if math.isnan(deadline_s):
             raise UsageError("a deadline is a number of seconds", matrix=self.name)
         began = time.monotonic()
         deadline = began + deadline_s
         y, widths, responses = operand._follow_versions(
-            lambda summary: operand._multiply(summary, columns, deadline, explain), deadline
+            lambda summary: operand._multiply(summary, columns, dtype, deadline, explain), deadline
         )
         elapsed_ms = (time.monotonic() - began) * 1000
         result = y[0] if np.ndim(x) == 1 else y.T
@@ -221,7 +225,12 @@ class Matrix:
         return x.reshape(1, -1) if x.ndim == 1 else x.T
 
     def _multiply(
-        self, summary: MatrixSummary, x: npt.NDArray[Any], deadline: float, explain: bool
+        self,
+        summary: MatrixSummary,
+        x: npt.NDArray[Any],
+        dtype: np.dtype[Any],
+        deadline: float,
+        explain: bool,
     ) -> tuple[npt.NDArray[Any], list[int], list[ApplyMatrixResponse]]:
         import numpy as np
 
@@ -231,11 +240,13 @@ class Matrix:
             x: npt.NDArray[Any], deadline: float, explain: bool
         ) -> tuple[npt.NDArray[Any], list[int], list[ApplyMatrixResponse]]:
             request = ApplyMatrixRequest(
-                name=summary.name, version=summary.version, transposed=self._transposed, explain=explain
+                name=summary.name,
+                version=summary.version,
+                transposed=self._transposed,
+                explain=explain,
+                integers=dtype.kind == "i",
             )
-            product = Product(self._connection, request, summary.data_type, deadline)
-            y = np.empty((len(x), self.shape[0]), self.dtype)
-            return y, *product.run(x, y)
+            return Product(self._connection, request, dtype, deadline).run(x, self.shape[0])
 
         def ask_for_panel(
             x: npt.NDArray[Any], deadline: float, explain: bool
@@ -243,13 +254,13 @@ class Matrix:
             y, _, [response] = ask(x, deadline, explain)
             return y, response
 
-        columns_max = panel_columns(*self.shape[::-1], self.dtype.itemsize, transposed=self._transposed)
+        columns_max = panel_columns(*self.shape[::-1], dtype.itemsize, transposed=self._transposed)
         if not 0 < len(x) <= columns_max:
             return ask(x, deadline, explain)
         y, response = self._connection.products.run(
             # A child that was forked shares none of its parent's threads.
-            (os.getpid(), summary.name, summary.version, self._transposed),
-            np.ascontiguousarray(x, self.dtype),
+            (os.getpid(), summary.name, summary.version, self._transposed, dtype.kind),
+            np.ascontiguousarray(x, dtype),
             columns_max,
             deadline,
             explain,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from sedmad.client.connection import Connection, decoded
 from sedmad.client.matrix import Matrix
-from sedmad.errors import MatrixNotFound, UsageError
+from sedmad.errors import MatrixNotFound, MatrixTooLarge, UsageError
 from sedmad.home import Home
 from sedmad.wire.calls import ResponseReceived
 from sedmad.wire.messages import (
@@ -49,6 +49,8 @@ INSPECT_TIMEOUT_S = 30.0
 # Names have at most 128 bytes, and `name@author` not many more: what is longer need not travel to be refused.
 NAME_BYTES_MAX = 512
 SURVIVE_MAX = 2**32 - 1
+# A scale travels with the request: what is longer need not, to be refused.
+SCALE_BYTES_MAX = 4 << 17
 
 
 def connect(home: str | os.PathLike[str] | None = None) -> Mesh:
@@ -95,17 +97,20 @@ class Mesh:
         survive: int = 1,
         replace: bool = False,
         allow_nonfinite: bool = False,
+        scale: npt.ArrayLike | str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> Matrix:
         """Store a matrix, and return it when it is safe. The same content under the same name is a success.
 
         Args:
             name: at most 128 bytes.
-            array_or_path: (rows, columns) float32 or float64, or the path of a `.npy` file with it. It is streamed;
-                big-endian values and Fortran order are converted on the way.
+            array_or_path: (rows, columns) float16, float32, float64 or int8, or the path of a `.npy` file with it. It
+                is streamed; big-endian values and Fortran order are converted on the way.
             survive: how many nodes may be lost at once without losing the matrix.
             replace: store it as a new version where the name is taken.
             allow_nonfinite: take NaN and infinities as they are.
+            scale: for int8 of at most 131,072 rows, a factor for each row, (rows,) or the path of a `.npy` file with
+                them, taken as float32. Products are those of the scaled matrix; `get` returns the int8 values.
             progress: told how far it is, on this thread.
 
         Raises:
@@ -120,6 +125,7 @@ class Mesh:
             survive=survive,
             replace=replace,
             allow_nonfinite=allow_nonfinite,
+            scale=scale,
             progress=progress,
         )
         return Matrix(self._connection, response.matrix)
@@ -132,10 +138,11 @@ class Mesh:
         survive: int = 1,
         replace: bool = False,
         allow_nonfinite: bool = False,
+        scale: npt.ArrayLike | str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> PutMatrixResponse:
         """Do what `put` does, and return the daemon's whole answer."""
-        from sedmad.client.source import MatrixSource
+        from sedmad.client.source import MatrixSource, scale_bytes
         from sedmad.client.upload import Upload
 
         if not 0 <= survive <= SURVIVE_MAX:
@@ -143,7 +150,14 @@ class Mesh:
         request = PutMatrixRequest(
             name=checked_name(name), survive=survive, replace=replace, allow_nonfinite=allow_nonfinite
         )
-        return Upload(MatrixSource(array_or_path), request, progress).run(self._connection)
+        source = MatrixSource(array_or_path)
+        if scale is not None:
+            request.scale = scale_bytes(scale, source.shape[0])
+            if len(request.scale) > SCALE_BYTES_MAX:
+                raise MatrixTooLarge(
+                    "the scale is too long", why="a matrix with a scale has at most 131,072 rows", matrix=name
+                )
+        return Upload(source, request, progress).run(self._connection)
 
     def __getitem__(self, name: str) -> Matrix:
         """Return the matrix of that name.

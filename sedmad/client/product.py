@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from sedmad.client.call import Call
 from sedmad.client.connection import Connection, decoded
-from sedmad.errors import DeadlineExceeded, ProtocolViolation, SessionLost
+from sedmad.errors import DeadlineExceeded, ProtocolViolation, SessionLost, UsageError
 from sedmad.wire.calls import ResponseData, ResponseReceived
-from sedmad.wire.messages import ApplyMatrixRequest, ApplyMatrixResponse, DataType
+from sedmad.wire.messages import ApplyMatrixRequest, ApplyMatrixResponse, DataType, MatrixSummary
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
 # Bounds of the contract: what a daemon joins into one kernel call, and what is sent without waiting for credit.
@@ -24,6 +25,12 @@ PANELS_IN_FLIGHT = 4
 
 # Partial results of transposed products are float64 whatever the matrix is.
 PARTIAL_ITEMSIZE = 8
+# What the answer to a panel of X may be. One version of a matrix has a scale or has none.
+_RESULT_TYPES = {
+    "float32": (DataType.DATA_TYPE_FLOAT32,),
+    "float64": (DataType.DATA_TYPE_FLOAT64,),
+    "int32": (DataType.DATA_TYPE_INT32, DataType.DATA_TYPE_FLOAT32),
+}
 # Partitions are whole blocks of rows, so the daemon counts a length as the next multiple.
 BLOCK_ROWS = 64
 
@@ -33,6 +40,27 @@ def panel_columns(x_length: int, y_length: int, itemsize: int, *, transposed: bo
     x_bytes = -(-x_length // BLOCK_ROWS) * BLOCK_ROWS * itemsize
     y_bytes = -(-y_length // BLOCK_ROWS) * BLOCK_ROWS * (PARTIAL_ITEMSIZE if transposed else itemsize)
     return max(1, min(PANEL_COLUMNS_MAX, PANEL_BYTES_MAX // max(x_bytes, y_bytes)))
+
+
+def panel_dtype(x: npt.NDArray[Any], matrix: MatrixSummary) -> np.dtype[Any]:
+    """Return the dtype in which x travels to a matrix: float32, float64, or int32.
+
+    Raises:
+        UsageError: the product of int8 with x could not fit int32.
+    """
+    import numpy as np
+
+    if matrix.data_type != DataType.DATA_TYPE_INT8 or x.dtype.kind not in "biu":
+        return np.dtype("<f8" if matrix.data_type == DataType.DATA_TYPE_FLOAT64 else "<f4")
+    limits = np.iinfo(np.int32)
+    if x.size and not (limits.min <= x.min() and x.max() <= limits.max):
+        raise UsageError(
+            f"the product with {matrix.name} may not fit int32",
+            why=f"x holds integers from {x.min()} to {x.max()}",
+            hint="Give x as float32: the product is rounded then.",
+            matrix=matrix.name,
+        )
+    return np.dtype("<i4")
 
 
 @dataclass(slots=True)
@@ -50,7 +78,7 @@ class Product:
     Args:
         connection: the way to the daemon.
         request: name, version, direction; `columns` is filled in for every panel.
-        data_type: the matrix's.
+        dtype: in which X travels: float32, float64, or int32.
         deadline: when it must be done, on the clock of time.monotonic.
 
     Raises:
@@ -58,23 +86,26 @@ class Product:
     """
 
     def __init__(
-        self, connection: Connection, request: ApplyMatrixRequest, data_type: int, deadline: float
+        self, connection: Connection, request: ApplyMatrixRequest, dtype: np.dtype[Any], deadline: float
     ) -> None:
         self._connection = connection
         self._request = request
-        self._data_type = data_type
+        self._dtype = dtype
         self._deadline = deadline
         self._remaining_s()
 
-    def run(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[list[int], list[ApplyMatrixResponse]]:
-        """Fill `y` with the product.
+    def run(
+        self, x: npt.NDArray[Any], length: int
+    ) -> tuple[npt.NDArray[Any], list[int], list[ApplyMatrixResponse]]:
+        """Return the product.
 
         Args:
-            x: (columns, n): the columns of X, one after the other; converted to y's dtype panel by panel.
-            y: (columns, m), C order, the matrix's dtype.
+            x: (columns, n): the columns of X, one after the other; converted panel by panel.
+            length: m, of a column of Y.
 
         Returns:
-            The columns of each panel, and what the daemon told of it.
+            Y, (columns, m), C order; the columns of each panel; and what the daemon told of it. Y has X's dtype, or is
+            float32 where X is int32 and the matrix has a scale.
 
         Raises:
             DeadlineExceeded: it was not done in time.
@@ -83,6 +114,7 @@ class Product:
         """
         import numpy as np
 
+        y = np.empty((len(x), length), self._dtype)
         width = panel_columns(x.shape[1], y.shape[1], y.itemsize, transposed=self._request.transposed)
         under_way: deque[_Panel] = deque()
         widths, responses = [], []
@@ -90,7 +122,7 @@ class Product:
             for start in range(0, len(x), width):
                 if len(under_way) == PANELS_IN_FLIGHT:
                     responses.append(self._finish(under_way))
-                panel_x = np.ascontiguousarray(x[start : start + width], y.dtype)
+                panel_x = np.ascontiguousarray(x[start : start + width], self._dtype)
                 under_way.append(_Panel(panel_x, y[start : start + width], self._begin(panel_x)))
                 widths.append(len(panel_x))
             while under_way:
@@ -98,7 +130,11 @@ class Product:
         finally:
             for panel in under_way:
                 panel.call.close()
-        return widths, responses
+        # Both take four bytes: only the answer says which it is.
+        scaled = self._dtype.kind == "i" and any(
+            response.data_type == DataType.DATA_TYPE_FLOAT32 for response in responses
+        )
+        return y.view("<f4") if scaled else y, widths, responses
 
     def _begin(self, x: npt.NDArray[Any]) -> Call:
         """Send a panel; over a new connection where the last one breaks under it."""
@@ -146,7 +182,7 @@ class Product:
         if (
             received_bytes != len(target)
             or response.length != panel.y.shape[1]
-            or response.data_type != self._data_type
+            or response.data_type not in _RESULT_TYPES[self._dtype.name]
         ):
             dtype = DataType.Name(response.data_type)
             raise self._violation(f"{received_bytes} bytes, columns of {response.length} {dtype}")

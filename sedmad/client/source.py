@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-DTYPE_NAMES: dict[int, str] = {DataType.DATA_TYPE_FLOAT32: "float32", DataType.DATA_TYPE_FLOAT64: "float64"}
+DTYPE_NAMES: dict[DataType.ValueType, str] = {
+    DataType.DATA_TYPE_FLOAT16: "float16",
+    DataType.DATA_TYPE_FLOAT32: "float32",
+    DataType.DATA_TYPE_FLOAT64: "float64",
+    DataType.DATA_TYPE_INT8: "int8",
+}
+_DATA_TYPES = {name: number for number, name in DTYPE_NAMES.items()}
 # Rows that are converted at once where the values do not lie in C order. In a Fortran-ordered file of 4096 columns
 # each column gives 2 KiB of such a panel, so a page is read from the cache twice at most.
 PANEL_BYTES = 8 << 20
@@ -27,11 +33,12 @@ class MatrixSource:
     Big-endian values and any order are taken, and converted while they are streamed.
 
     Args:
-        array_or_path: a two-dimensional float32 or float64 array, or the path of a `.npy` file with one.
+        array_or_path: a two-dimensional array of float16, float32, float64 or int8, or the path of a `.npy` file
+            with one.
 
     Raises:
         ShapeMismatch: it has no rows, no columns, or another number of dimensions than two.
-        UnsupportedDtype: its values are neither float32 nor float64.
+        UnsupportedDtype: its values are of another dtype.
         MatrixFileInvalid: the file is no sound `.npy` file.
     """
 
@@ -49,14 +56,13 @@ class MatrixSource:
                 f"{what} has shape {array.shape}",
                 why="a matrix has two dimensions, at least one row and one column",
             )
-        if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
+        data_type = _DATA_TYPES.get(array.dtype.name)
+        if data_type is None:
             raise UnsupportedDtype(
-                f"{what} holds {array.dtype}", why="a matrix has float32 or float64 values"
+                f"{what} holds {array.dtype}", why=f"a matrix has values of {', '.join(_DATA_TYPES)}"
             )
         self.dtype: np.dtype[Any] = array.dtype.newbyteorder("<")
-        self.data_type = (
-            DataType.DATA_TYPE_FLOAT32 if self.dtype.itemsize == 4 else DataType.DATA_TYPE_FLOAT64
-        )
+        self.data_type: DataType.ValueType = data_type
         self.shape: tuple[int, int] = array.shape
         self.nbytes: int = array.nbytes
         self._array = array
@@ -78,3 +84,28 @@ class MatrixSource:
         height = max(1, PANEL_BYTES // (array.shape[1] * array.itemsize))
         for start in range(0, array.shape[0], height):
             yield np.ascontiguousarray(array[start : start + height], self.dtype)
+
+
+def scale_bytes(scale: npt.ArrayLike | str | os.PathLike[str], rows: int) -> bytes:
+    """Return the factors of the rows of a matrix of int8, as they travel.
+
+    Args:
+        scale: (rows,), real numbers, or the path of a `.npy` file with them.
+
+    Raises:
+        ShapeMismatch: there is not one for each row.
+        UnsupportedDtype: they are no real numbers.
+        MatrixFileInvalid: the file is no sound `.npy` file.
+    """
+    import numpy as np
+
+    is_path = isinstance(scale, str | os.PathLike)
+    array = open_array(scale, dimensions=(0, 1, 2)) if is_path else np.asarray(scale)  # type: ignore[arg-type]
+    if array.dtype.kind not in "iuf":
+        raise UnsupportedDtype(f"the scale holds {array.dtype}", why="its factors are real numbers", hint="")
+    if array.shape != (rows,):
+        raise ShapeMismatch(
+            f"the scale has shape {array.shape}", why=f"the matrix has {rows} rows, and each has a factor"
+        )
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, "<f4").tobytes()

@@ -1,15 +1,14 @@
 """Owns what one node has pledged and what of it is taken: memory for resident copies, disk for all copies.
 
-A copy is reserved before its bytes arrive and committed when they are safe; whatever is refused or given up
-is released. The ledger never lets reservations and use exceed a pledge, so a node cannot promise what it does
-not have.
+Room is reserved before bytes arrive. When they are safe, or when they lie there as the node starts, the
+reservation is released and the copies are adopted: what is there counts, even where a pledge was lowered
+meanwhile. Nothing is reserved beyond a pledge, so a node cannot promise what it does not have.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sedmad.errors import InsufficientCapacity, LocalError
 from sedmad.sizes import format_bytes
@@ -39,8 +38,7 @@ class Usage:
 class _Entry:
     memory_bytes: int
     disk_bytes: int
-    expires_at_s: float
-    committed: bool = False
+    used: bool
 
 
 class CapacityLedger:
@@ -73,21 +71,14 @@ class CapacityLedger:
     def __contains__(self, key: object) -> bool:
         return key in self._entries
 
-    def reserve(
-        self, key: Hashable, *, expires_at_s: float, memory_bytes: int = 0, disk_bytes: int = 0
-    ) -> None:
-        """Set room aside, on both pledges or on none.
-
-        Args:
-            expires_at_s: when `expire` gives the room back unless it was committed: whoever asked may be
-                gone.
+    def reserve(self, key: Hashable, *, memory_bytes: int = 0, disk_bytes: int = 0) -> None:
+        """Set room aside until it is released, on both pledges or on none.
 
         Raises:
             InsufficientCapacity: a pledge has no room for it.
             LocalError: the key is taken, or the amounts are not positive.
         """
-        if key in self._entries or min(memory_bytes, disk_bytes) < 0 or memory_bytes + disk_bytes == 0:
-            raise LocalError("a reservation needs a new key and some bytes", why=f"key {key!r}")
+        self._require_new(key, memory_bytes, disk_bytes)
         for name, needed, usage in (("memory", memory_bytes, self.memory), ("disk", disk_bytes, self.disk)):
             if needed > usage.available_bytes:
                 raise InsufficientCapacity(
@@ -95,25 +86,16 @@ class CapacityLedger:
                     why=f"needs {format_bytes(needed)}, {usage}",
                     node=self._node,
                 )
-        self._enter(key, _Entry(memory_bytes, disk_bytes, expires_at_s))
+        self._enter(key, _Entry(memory_bytes, disk_bytes, used=False))
 
-    def commit(self, key: Hashable) -> None:
-        """Turn a reservation into use. Raises LocalError if there is no such reservation."""
-        entry = self._entries.get(key)
-        if entry is None or entry.committed:
-            raise LocalError("only a reservation can be committed", why=f"key {key!r}")
-        self.release(key)
-        self._enter(key, replace(entry, expires_at_s=math.inf, committed=True))
-
-    def adopt(self, key: Hashable, *, disk_bytes: int) -> None:
-        """Count what already lies on disk when the node starts, even above a pledge that was lowered since.
+    def adopt(self, key: Hashable, *, memory_bytes: int = 0, disk_bytes: int = 0) -> None:
+        """Count what is there, even above a pledge that was lowered since.
 
         Raises:
-            LocalError: the key is taken, or the amount is not positive.
+            LocalError: the key is taken, or the amounts are not positive.
         """
-        if key in self._entries or disk_bytes < 1:
-            raise LocalError("what is adopted needs a new key and some bytes", why=f"key {key!r}")
-        self._enter(key, _Entry(0, disk_bytes, math.inf, committed=True))
+        self._require_new(key, memory_bytes, disk_bytes)
+        self._enter(key, _Entry(memory_bytes, disk_bytes, used=True))
 
     def release(self, key: Hashable) -> None:
         """Give back what `key` reserved or used. Raises LocalError if it holds nothing."""
@@ -122,20 +104,15 @@ class CapacityLedger:
             raise LocalError("only what is held can be released", why=f"key {key!r}")
         self._count(entry, -1)
 
-    def expire(self, now: float) -> list[Hashable]:
-        """Release the reservations whose time is over and return their keys."""
-        over = [
-            key for key, entry in self._entries.items() if not entry.committed and entry.expires_at_s <= now
-        ]
-        for key in over:
-            self.release(key)
-        return over
+    def _require_new(self, key: Hashable, memory_bytes: int, disk_bytes: int) -> None:
+        if key in self._entries or min(memory_bytes, disk_bytes) < 0 or memory_bytes + disk_bytes == 0:
+            raise LocalError("room is counted under a new key, and in bytes", why=f"key {key!r}")
 
     def _enter(self, key: Hashable, entry: _Entry) -> None:
         self._entries[key] = entry
         self._count(entry, +1)
 
     def _count(self, entry: _Entry, sign: int) -> None:
-        account = self._used if entry.committed else self._reserved
+        account = self._used if entry.used else self._reserved
         account[0] += sign * entry.memory_bytes
         account[1] += sign * entry.disk_bytes

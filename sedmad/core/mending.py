@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from sedmad.core.device_needs import NO_DEVICES, DeviceNeeds
 from sedmad.core.offers import Offer, candidates
 from sedmad.core.partitioning import Partitioning
 from sedmad.core.placement import finish_time
@@ -52,12 +53,28 @@ class _Room:
     disk_bytes: int
     finish_s: Callable[[int], float]
     residents: int
+    cells: int
+    devices: DeviceNeeds
     new_copies: int = 0
 
     @property
     def full(self) -> bool:
         """Whether more than half of the disk offered is taken by this step."""
         return self.disk_bytes < self.offer.disk_available_bytes // 2
+
+    def takes_resident(self, size_bytes: int) -> bool:
+        """Return whether memory and devices have room for a resident copy."""
+        return (
+            self.devices.allow(self.offer)
+            and self.memory_bytes >= self.devices.memory_bytes(self.offer, size_bytes)
+            and self.cells >= self.devices.of(self.offer).cells
+        )
+
+    def add_resident(self, size_bytes: int) -> None:
+        """Take the memory and the cells of a resident copy."""
+        self.memory_bytes -= self.devices.memory_bytes(self.offer, size_bytes)
+        self.cells -= self.devices.of(self.offer).cells
+        self.residents += 1
 
 
 class Mending:
@@ -68,6 +85,7 @@ class Mending:
         offers: of living nodes; for resident copies that some are short of memory for, others are found.
         going: nodes whose places others take.
         residents: how many resident copies of this matrix each node has.
+        devices: what resident copies take of the nodes' devices.
 
     Attributes:
         shortage: what could not be made.
@@ -83,6 +101,7 @@ class Mending:
         going: Collection[str],
         residents: Mapping[str, int],
         matrix_id: bytes,
+        devices: DeviceNeeds = NO_DEVICES,
     ) -> None:
         self._cut = cut
         self._wanted_copies = survive + 1
@@ -103,8 +122,10 @@ class Mending:
                 offer,
                 max(0, offer.memory_available_bytes),
                 max(0, offer.disk_available_bytes),
-                finish_time(cut, offer),
+                finish_time(cut, offer, devices),
                 residents.get(offer.peer_id, 0),
+                max(0, offer.cells_available),
+                devices,
             )
             for offer in usable
         }
@@ -187,14 +208,13 @@ class Mending:
             for peer_id in after
             if self._lives(peer_id)
             and (room := self._rooms.get(peer_id)) is not None
-            and room.memory_bytes >= size_bytes
+            and room.takes_resident(size_bytes)
             and self._short.get(peer_id, 0) <= 0
         ]
         if not able:
             return None
         room = min(able, key=lambda room: (room.finish_s(room.residents + 1), room.offer.peer_id))
-        room.memory_bytes -= size_bytes
-        room.residents += 1
+        room.add_resident(size_bytes)
         after[room.offer.peer_id] = True
         return NewCopy(index, room.offer.peer_id, resident=True, sources=())
 
@@ -203,8 +223,8 @@ class Mending:
     ) -> NewCopy:
         size_bytes = self._cut.size_bytes(index)
         room.disk_bytes -= size_bytes
-        room.memory_bytes -= size_bytes * resident
-        room.residents += resident
+        if resident:
+            room.add_resident(size_bytes)
         room.new_copies += 1
         after[room.offer.peer_id] = resident
         # Reading is spread as well.
@@ -224,7 +244,7 @@ class Mending:
             for peer_id, room in self._rooms.items()
             if peer_id not in excluded
             and room.disk_bytes >= size_bytes
-            and room.memory_bytes >= size_bytes * resident
+            and (not resident or room.takes_resident(size_bytes))
         ]
 
         def preference(room: _Room) -> tuple[bool, bool, float, int, str]:

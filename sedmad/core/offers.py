@@ -41,6 +41,10 @@ class Offer:
     """The node is about to leave and takes nothing new."""
     name: str = ""
     """For messages; the peer id where it is empty."""
+    device_profile: str = "ideal"
+    """What computes there; `ideal` is exact arithmetic."""
+    cells_available: int = 0
+    """Cells of its crossbar arrays that hold nothing yet."""
 
     @property
     def zone(self) -> str:

@@ -23,6 +23,8 @@ PANEL_LIMIT_BYTES = 8 * MIB
 PANEL_LIMIT_COLUMNS = 64
 """Widest panel: 64 columns already compute near the speed of the machine; more would only wait longer."""
 
+# Columns of X and Y hold at least float32: weights of fewer bits are widened.
+_PANEL_ITEMSIZE_MIN = 4
 _PARTIAL_ITEMSIZE = 8  # a transposed product answers one float64 partial per partition
 
 
@@ -32,7 +34,7 @@ class Partitioning:
 
     Raises:
         UsageError: no rows, no columns, or no itemsize.
-        MatrixTooLarge: a row has more than 4 MiB.
+        MatrixTooLarge: a row has more than 4 MiB, or more than 1,048,576 values.
     """
 
     rows: int
@@ -47,14 +49,22 @@ class Partitioning:
                 "a matrix needs at least one row and one column",
                 why=f"this one is {self.rows} x {self.columns}",
             )
-        if self.row_bytes > ROW_LIMIT_BYTES:
+        if self.columns * self.panel_itemsize > ROW_LIMIT_BYTES:
             raise MatrixTooLarge(
                 "the rows of this matrix are too long",
-                why=f"a row has {self.row_bytes:,} bytes, at most {ROW_LIMIT_BYTES:,} are possible",
+                why=f"a row of X has {self.columns * self.panel_itemsize:,} bytes, "
+                f"at most {ROW_LIMIT_BYTES:,} are possible",
                 hint="Store its transpose, and ask for transposed products.",
             )
-        height = PARTITION_TARGET_BYTES // self.row_bytes // ROW_MULTIPLE * ROW_MULTIPLE
+        # A column of a partition's Y is no more than a panel, as it is with rows of float32.
+        height = PARTITION_TARGET_BYTES // max(self.row_bytes, self.panel_itemsize)
+        height = height // ROW_MULTIPLE * ROW_MULTIPLE
         object.__setattr__(self, "partition_rows", min(self.rows, max(ROW_MULTIPLE, height)))
+
+    @property
+    def panel_itemsize(self) -> int:
+        """Bytes of an element of X and of Y."""
+        return max(self.itemsize, _PANEL_ITEMSIZE_MIN)
 
     @property
     def row_bytes(self) -> int:
@@ -83,13 +93,13 @@ class Partitioning:
     @property
     def panel_columns(self) -> int:
         """Most columns that one product W X takes: neither X nor a partition's Y is more than a panel."""
-        longest = max(self.columns, self.partition_rows) * self.itemsize
+        longest = max(self.columns, self.partition_rows) * self.panel_itemsize
         return _columns_within(longest)
 
     @property
     def transposed_panel_columns(self) -> int:
         """Most columns that one product W^T X takes, given a partition's slice of X and its partial."""
-        longest = max(self.columns * _PARTIAL_ITEMSIZE, self.partition_rows * self.itemsize)
+        longest = max(self.columns * _PARTIAL_ITEMSIZE, self.partition_rows * self.panel_itemsize)
         return _columns_within(longest)
 
 

@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from sedmad.core.device_needs import NO_DEVICES, DeviceNeeds
 from sedmad.core.offers import Offer, candidates
 from sedmad.core.partitioning import Partitioning
 from sedmad.core.prediction import Work, memory_penalty_s
@@ -36,6 +37,7 @@ class Need:
 
     memory_bytes: int = 0
     disk_bytes: int = 0
+    resident_partitions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +54,29 @@ class Placement:
             size_bytes = self.partitioning.size_bytes(index)
             for peer_id in (partition.resident, *partition.standbys):
                 need = needs.get(peer_id, Need())
-                memory_bytes = size_bytes if peer_id == partition.resident else 0
-                needs[peer_id] = Need(need.memory_bytes + memory_bytes, need.disk_bytes + size_bytes)
+                resident = peer_id == partition.resident
+                needs[peer_id] = Need(
+                    need.memory_bytes + size_bytes * resident,
+                    need.disk_bytes + size_bytes,
+                    need.resident_partitions + resident,
+                )
         return needs
 
 
-def place(partitioning: Partitioning, survive: int, offers: Sequence[Offer], matrix_id: bytes) -> Placement:
+def place(
+    partitioning: Partitioning,
+    survive: int,
+    offers: Sequence[Offer],
+    matrix_id: bytes,
+    devices: DeviceNeeds = NO_DEVICES,
+) -> Placement:
     """Return where the copies of a matrix go. The same inputs, in any order, give the same placement.
 
     Args:
         survive: how many holders may be lost at once: the number of standby copies.
         offers: one per node that could hold something, the planning node included.
         matrix_id: digest of the matrix; decides which of very many nodes are considered.
+        devices: what resident copies take of the nodes' devices.
 
     Raises:
         UsageError: `survive` is negative.
@@ -82,27 +95,50 @@ def place(partitioning: Partitioning, survive: int, offers: Sequence[Offer], mat
             + (f", {draining} are draining" if draining else ""),
         )
     few = candidates(usable, matrix_id)
-    partitions = _fit(partitioning, survive, few)
+    partitions = _fit(partitioning, survive, few, devices)
     if partitions is None and len(few) < len(usable):
-        partitions = _fit(partitioning, survive, usable)
+        partitions = _fit(partitioning, survive, usable, devices)
     if partitions is None:
         raise InsufficientCapacity(
             f"this mesh has no room for a matrix of {format_bytes(partitioning.total_bytes)}",
-            why=_arithmetic(partitioning, survive, usable),
+            why=_arithmetic(partitioning, survive, usable, devices),
         )
     return Placement(partitioning, tuple(partitions))
 
 
-def finish_time(partitioning: Partitioning, offer: Offer) -> Callable[[int], float]:
+def place_on_devices(
+    partitioning: Partitioning,
+    survive: int,
+    offers: Sequence[Offer],
+    matrix_id: bytes,
+    devices: DeviceNeeds,
+) -> tuple[Placement, DeviceNeeds]:
+    """Place a matrix; where cells are short, so that nodes compute exactly what their arrays have no room for.
+
+    Returns the placement, and what it counts on. Raises as `place` does; cells are a hard limit where a profile is
+    demanded.
+    """
+    try:
+        return place(partitioning, survive, offers, matrix_id, devices), devices
+    except InsufficientCapacity:
+        if devices.profile or not devices.by_profile:
+            raise
+        return place(partitioning, survive, offers, matrix_id), NO_DEVICES
+
+
+def finish_time(
+    partitioning: Partitioning, offer: Offer, devices: DeviceNeeds = NO_DEVICES
+) -> Callable[[int], float]:
     """Return a function of n: the predicted seconds in which a node answers for n partitions of a full panel.
 
     A full panel, because shares matter most when a node is busy: a single column is answered fast by anybody.
     """
     work = Work.of(partitioning, partitioning.panel_columns)
-    size_bytes = partitioning.size_bytes(0)
+    size_bytes = devices.memory_bytes(offer, partitioning.size_bytes(0))
     link = max(offer.link_bandwidth_bytes_per_s, _SLOWEST)
     fixed_s = offer.rtt_s + offer.queue_s + work.shared_bytes / link
-    partition_s = work.service_s(offer.gflops, offer.memory_bandwidth_bytes_per_s) + work.answer_bytes / link
+    service_s = work.service_s(offer.gflops, offer.memory_bandwidth_bytes_per_s) * devices.of(offer).slowdown
+    partition_s = service_s + work.answer_bytes / link
     pledged, taken = offer.memory_pledged_bytes, offer.memory_pledged_bytes - offer.memory_available_bytes
 
     def finish(count: int) -> float:
@@ -112,12 +148,14 @@ def finish_time(partitioning: Partitioning, offer: Offer) -> Callable[[int], flo
     return finish
 
 
-def _fit(cut: Partitioning, survive: int, offers: Sequence[Offer]) -> list[PartitionPlacement] | None:
+def _fit(
+    cut: Partitioning, survive: int, offers: Sequence[Offer], devices: DeviceNeeds
+) -> list[PartitionPlacement] | None:
     """Place all partitions as if they were as large as the first; if that fails, the last one by itself."""
-    placed = _fit_equal(cut, cut.count, survive, offers)
+    placed = _fit_equal(cut, cut.count, survive, offers, devices)
     if placed is not None or cut.size_bytes(cut.count - 1) == cut.size_bytes(0):
         return placed
-    short = _fit_short(cut, survive, offers)
+    short = _fit_short(cut, survive, offers, devices)
     if short is None:
         return None
     last_bytes = cut.size_bytes(cut.count - 1)
@@ -125,16 +163,20 @@ def _fit(cut: Partitioning, survive: int, offers: Sequence[Offer]) -> list[Parti
     left = [
         replace(
             offer,
-            memory_available_bytes=offer.memory_available_bytes - last_bytes * (offer.peer_id == holders[0]),
+            memory_available_bytes=offer.memory_available_bytes
+            - devices.memory_bytes(offer, last_bytes) * (offer.peer_id == holders[0]),
+            cells_available=offer.cells_available - devices.of(offer).cells * (offer.peer_id == holders[0]),
             disk_available_bytes=offer.disk_available_bytes - last_bytes * (offer.peer_id in holders),
         )
         for offer in offers
     ]
-    placed = _fit_equal(cut, cut.count - 1, survive, left)
+    placed = _fit_equal(cut, cut.count - 1, survive, left, devices)
     return None if placed is None else [*placed, short]
 
 
-def _fit_short(cut: Partitioning, survive: int, offers: Sequence[Offer]) -> PartitionPlacement | None:
+def _fit_short(
+    cut: Partitioning, survive: int, offers: Sequence[Offer], devices: DeviceNeeds
+) -> PartitionPlacement | None:
     """Place the short last partition, if possible where it takes no room that a whole one could use."""
     size_bytes, last_bytes = cut.size_bytes(0), cut.size_bytes(cut.count - 1)
 
@@ -142,14 +184,14 @@ def _fit_short(cut: Partitioning, survive: int, offers: Sequence[Offer]) -> Part
         return available_bytes // size_bytes - (available_bytes - last_bytes) // size_bytes
 
     with_disk = [offer for offer in offers if offer.disk_available_bytes >= last_bytes]
-    residents = [offer for offer in with_disk if offer.memory_available_bytes >= last_bytes]
+    residents = [offer for offer in with_disk if devices.room(offer, last_bytes)]
     if not residents or len(with_disk) <= survive:
         return None
     resident = min(
         residents,
         key=lambda offer: (
             lost(offer.memory_available_bytes) + lost(offer.disk_available_bytes),
-            finish_time(cut, offer)(1),
+            finish_time(cut, offer, devices)(1),
         ),
     )
     others = [offer for offer in with_disk if offer is not resident]
@@ -158,19 +200,19 @@ def _fit_short(cut: Partitioning, survive: int, offers: Sequence[Offer]) -> Part
 
 
 def _fit_equal(
-    cut: Partitioning, count: int, survive: int, offers: Sequence[Offer]
+    cut: Partitioning, count: int, survive: int, offers: Sequence[Offer], devices: DeviceNeeds
 ) -> list[PartitionPlacement] | None:
     """Place `count` partitions of the size of the first, or return None if room does not add up."""
     size_bytes = cut.size_bytes(0)
     disk_room = [max(0, offer.disk_available_bytes) // size_bytes for offer in offers]
     memory_room = [
-        min(disk, max(0, offer.memory_available_bytes) // size_bytes)
+        min(disk, devices.room(offer, size_bytes))
         for disk, offer in zip(disk_room, offers, strict=True)
     ]
     copies_room = sum(min(disk, count) for disk in disk_room)
     if sum(memory_room) < count or copies_room < count * (survive + 1):
         return None
-    residents = _residents(cut, count, offers, memory_room)
+    residents = _residents(cut, count, offers, memory_room, devices)
     standbys = StandbyChoice(offers, disk_room, residents, survive)
     peer_ids = [offer.peer_id for offer in offers]
     return [
@@ -179,9 +221,11 @@ def _fit_equal(
     ]
 
 
-def _residents(cut: Partitioning, count: int, offers: Sequence[Offer], room: Sequence[int]) -> list[int]:
+def _residents(
+    cut: Partitioning, count: int, offers: Sequence[Offer], room: Sequence[int], devices: DeviceNeeds
+) -> list[int]:
     """Return the node, by index, of every partition's resident copy; a node's partitions are neighbours."""
-    finish = [finish_time(cut, offer) for offer in offers]
+    finish = [finish_time(cut, offer, devices) for offer in offers]
     shares = [0] * len(offers)
     soonest = [(finish[node](1), node) for node in range(len(offers)) if room[node] > 0]
     heapq.heapify(soonest)
@@ -196,7 +240,7 @@ def _residents(cut: Partitioning, count: int, offers: Sequence[Offer], room: Seq
     return [node for node in by_speed for _ in range(shares[node])]
 
 
-def _arithmetic(cut: Partitioning, survive: int, offers: Sequence[Offer]) -> str:
+def _arithmetic(cut: Partitioning, survive: int, offers: Sequence[Offer], devices: DeviceNeeds) -> str:
     """Return what is needed, and what the roomiest nodes have, one line each."""
     copies, size_bytes = survive + 1, cut.size_bytes(0)
     lines = [
@@ -209,8 +253,18 @@ def _arithmetic(cut: Partitioning, survive: int, offers: Sequence[Offer]) -> str
         lines.append(
             f"  {offer.name or offer.peer_id}: "
             f"memory {format_bytes(memory)} (room for {memory // size_bytes}), "
-            f"disk {format_bytes(disk)} (room for {disk // size_bytes})"
+            f"disk {format_bytes(disk)} (room for {disk // size_bytes})" + _devices(offer, devices)
         )
     if len(roomiest) > _SHOWN_NODES:
         lines.append(f"  and {len(roomiest) - _SHOWN_NODES} nodes with less memory")
     return "\n".join(lines)
+
+
+def _devices(offer: Offer, devices: DeviceNeeds) -> str:
+    """Return what counts of a node's devices, to be said after memory and disk; nothing where none does."""
+    if not devices.allow(offer):
+        return f", {offer.device_profile} devices, not {devices.profile}"
+    need = devices.of(offer)
+    if not need.cells:
+        return ""
+    return f", {offer.cells_available:,} cells of {offer.device_profile} (a partition takes {need.cells:,})"

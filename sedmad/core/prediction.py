@@ -64,7 +64,7 @@ class Work:
     @classmethod
     def of(cls, partitioning: Partitioning, columns: int, *, transposed: bool = False) -> Work:
         """Return the work of `columns` columns on a whole partition; transposed ones answer in float64."""
-        rows, itemsize = partitioning.partition_rows, partitioning.itemsize
+        rows, itemsize = partitioning.partition_rows, partitioning.panel_itemsize
         across = columns * partitioning.columns
         return cls(
             flops=2.0 * rows * across,

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from sedmad.core.device_needs import NO_DEVICES, DeviceNeeds
 from sedmad.core.guarding import renew_guardians
 from sedmad.core.mending import Copies, Mend, Mending, NewCopy
 from sedmad.core.offers import Offer
@@ -79,6 +80,7 @@ class RepairPlan:
             needs[copy.target] = Need(
                 need.memory_bytes + size_bytes * copy.resident,
                 need.disk_bytes + size_bytes * bool(copy.sources),
+                need.resident_partitions + copy.resident,
             )
         return needs
 
@@ -100,6 +102,7 @@ def plan_repair(
     leaving: Collection[str] = (),
     wanted: Collection[int] = (),
     names: Mapping[str, str] | None = None,
+    devices: DeviceNeeds = NO_DEVICES,
     step_partitions: int = STEP_PARTITIONS,
     step_bytes: int = STEP_BYTES,
 ) -> RepairPlan:
@@ -113,6 +116,7 @@ def plan_repair(
         wanted: partitions that products ask for: where a standby copy of theirs can become resident, that alone is
             the first step, as no byte has to travel.
         names: of holders, for what is said of them.
+        devices: what resident copies take of the nodes' devices.
     """
     going = frozenset(lost) | frozenset(leaving)
     residents = Counter(
@@ -126,6 +130,7 @@ def plan_repair(
         going=going,
         residents=residents,
         matrix_id=layout.matrix_id,
+        devices=devices,
     )
     # First those that the next loss would take away.
     order = sorted(

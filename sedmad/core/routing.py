@@ -163,7 +163,7 @@ def _unreachable(
         estimate = estimates.get(peer_id)
         if estimate is None:
             return f"{peer_id} (unknown)"
-        return f"{estimate.name or peer_id} ({'did not answer' if peer_id in avoid else estimate.state})"
+        return f"{estimate.name or peer_id} ({'gave no answer' if peer_id in avoid else estimate.state})"
 
     shown = [
         f"partition {copies.index} is on {', '.join(map(describe, (*copies.resident, *copies.standby)))}"

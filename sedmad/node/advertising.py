@@ -7,7 +7,7 @@ from functools import partial
 
 import trio
 
-from crossbar.devices import IDEAL
+from crossbar.devices import IDEAL, DeviceProfile
 from crossbar.measure import measure_compute
 from sedmad.core.membership.advert import MAX_ADDRESSES, Advert, first_sequence
 from sedmad.home import Home
@@ -16,6 +16,7 @@ from sedmad.net.host import PeerHost
 from sedmad.net.identity import Identity
 from sedmad.node import draining
 from sedmad.node.clock import wall_time_s
+from sedmad.node.arrays import cells_pledged
 from sedmad.node.configuration import Configuration
 from sedmad.node.machine import disk_free_bytes, memory_free_bytes, memory_total_bytes, pledge_bytes
 from sedmad.node.node import Node
@@ -41,12 +42,14 @@ async def first_advert(
     database: Database,
     blobs: BlobStore,
     host: PeerHost,
+    profile: DeviceProfile = IDEAL,
 ) -> Advert:
     """Return what this node offers as it starts. Its sequence is on disk before anybody hears of it."""
     certificate = credentials.verify(identity.peer_id, credentials.chain, wall_time_s())
     boot = await database.write(partial(counters.increment, name="boot"))
     measured = await trio.to_thread.run_sync(measure_compute, MEASURE_S, time.perf_counter)
     free_bytes = disk_free_bytes(home.blobs) + blobs.used_bytes
+    memory_bytes = pledge_bytes("memory", configuration.memory, memory_total_bytes())
     return Advert(
         peer_id=identity.peer_id,
         name=certificate.name,
@@ -56,12 +59,13 @@ async def first_advert(
         version=__version__,
         # Nobody hears of it before everything runs: see daemon.py.
         state="draining" if await database.read(draining.load) else "ready",
-        memory_pledged_bytes=pledge_bytes("memory", configuration.memory, memory_total_bytes()),
+        memory_pledged_bytes=memory_bytes,
         memory_free_bytes=memory_free_bytes(),
         disk_pledged_bytes=pledge_bytes("disk", configuration.disk, free_bytes),
         compute_gflops=measured.gflops,
         memory_bandwidth_bytes_per_s=measured.memory_bandwidth_bytes_per_s,
-        device_profile=IDEAL.name,
+        device_profile=profile.name,
+        cells_pledged=cells_pledged(profile, configuration.arrays, memory_bytes),
         certificate_digest=certificate.digest,
         wall_time_s=wall_time_s(),
     )

@@ -19,6 +19,7 @@ from sedmad.node.joiner import Joiner
 from sedmad.node.manifest import Manifest
 from sedmad.node.membership import MembershipService
 from sedmad.node.multiplying import MultiplyingService, columns_max
+from sedmad.node.noise import NoiseKeys, noise_keys
 from sedmad.node.panels import Panel
 from sedmad.node.product import Answer, Product
 from sedmad.node.share import ShareAsker
@@ -26,10 +27,11 @@ from sedmad.node.share import ShareAsker
 
 @dataclass(frozen=True, slots=True)
 class ProductTask:
-    """What can be joined: products with the same manifest, in one direction."""
+    """What can be joined: products with the same manifest, in one direction, X of one dtype."""
 
     manifest_id: tuple[object, ...]
     transposed: bool
+    dtype: str
     columns_max: int
     running_max: int
 
@@ -38,6 +40,7 @@ class ProductTask:
 class _Item:
     manifest: Manifest
     panel: Panel
+    noise: NoiseKeys
     asked_at: float
 
 
@@ -46,7 +49,7 @@ class Result:
     """A product's result.
 
     Attributes:
-        panel: (columns, length), the matrix's dtype.
+        panel: (columns, length), in the dtype of X; float32 where the matrix has a scale.
         waited_s: until it began, together with others.
         joined_columns: width of the joined product that this one was part of.
         answers: who computed what.
@@ -79,13 +82,21 @@ class AskingService:
         )
 
     async def multiply(
-        self, manifest: Manifest, panel: Panel, *, transposed: bool, deadline: float, name: str
+        self,
+        manifest: Manifest,
+        panel: Panel,
+        *,
+        transposed: bool,
+        deadline: float,
+        name: str,
+        noise_request: int = 0,
     ) -> Result:
         """Return W X, or W^T X, for a panel whose rows are the columns of X.
 
         Args:
-            panel: (columns, n), the matrix's dtype; n is the matrix's width, transposed its height.
+            panel: (columns, n), of the dtype `panel_dtype`; n is the matrix's width, transposed its height.
             name: what the user calls the matrix, for errors.
+            noise_request: what devices draw their noise for: the same number gives the same noise. 0 chooses one.
 
         Raises:
             HoldersUnreachable: a partition has no holder that answers.
@@ -94,10 +105,12 @@ class AskingService:
         task = ProductTask(
             (manifest.key, manifest.order),
             transposed,
+            panel.dtype.name,
             columns_max(manifest, transposed),
             RUNNING_MAX if self.chooser.is_far(manifest) else 1,
         )
-        item = _Item(manifest, panel, monotonic_s())
+        noise = noise_keys(manifest.accuracy, len(panel), noise_request)
+        item = _Item(manifest, panel, noise, monotonic_s())
         try:
             return await self.joiner.ask(task, item, len(panel), deadline)
         except DeadlineExceeded as error:
@@ -129,6 +142,7 @@ class AskingService:
         product = Product(
             items[0].manifest,
             panel,
+            np.concatenate([item.noise for item in items]),
             transposed=task.transposed,
             deadline=deadline,
             asker=self._asker,

@@ -100,7 +100,7 @@ class CommittingService:
 
     async def _name(self, put: Put, kept: KeptManifest) -> Claim:
         """Claim the name, here and on as many nodes as the matrix is to survive the loss of."""
-        claim = self._claim(put.name, kept.manifest)
+        claim = self._claim(put, kept.manifest)
         signed_claim = SignedRecord(claim, sign_record(claim, self._identity))
 
         def transaction(connection: Connection) -> None:
@@ -137,7 +137,7 @@ class CommittingService:
                 previous_digest=failed.manifest.digest,
                 written_at_s=wall_time_s(),
             )
-            await self._establishing.establish(manifest)
+            await self._establishing.establish(manifest, back_to=before)
 
     def _require_name(self, put: Put) -> None:
         taken = self._membership.core.directory.get(put.name)
@@ -154,7 +154,9 @@ class CommittingService:
 
     def _key(self, put: Put, digests: list[bytes]) -> ManifestKey:
         cut = put.partitioning
-        content = matrix_digest(DATA_TYPES[put.dtype], cut.rows, cut.columns, cut.partition_rows, digests)
+        content = matrix_digest(
+            DATA_TYPES[put.dtype], cut.rows, cut.columns, cut.partition_rows, digests, put.scale
+        )
         return ManifestKey(content, self._own_peer_id)
 
     def _serves(self, before: Manifest, put: Put) -> bool:
@@ -186,6 +188,8 @@ class CommittingService:
             copies=tuple(_copies(put, before, index) for index in range(cut.count)),
             previous_digest=last.digest if last else b"",
             written_at_s=wall_time_s(),
+            scale=put.scale,
+            accuracy=put.accuracy,
             successions=last.successions if last and ours else (),
         )
         if kept is not None:
@@ -200,9 +204,9 @@ class CommittingService:
         buried = await self._manifests.buried(key)
         return read_manifest(buried) if buried else None
 
-    def _claim(self, name: str, manifest: Manifest) -> Claim:
+    def _claim(self, put: Put, manifest: Manifest) -> Claim:
         claim = Claim(
-            name=name,
+            name=put.name,
             version=0,
             matrix_digest=manifest.key.matrix_digest,
             first_owner=manifest.key.first_owner,
@@ -213,7 +217,7 @@ class CommittingService:
             rows=manifest.rows,
             columns=manifest.columns,
             dtype=manifest.dtype,
-            survive=manifest.survive,
+            survive=put.survive,
             wall_time_s=wall_time_s(),
         )
         return self._membership.core.directory.next_version(claim)

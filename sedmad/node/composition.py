@@ -6,10 +6,13 @@ import os
 import random
 from functools import partial
 
+from crossbar.devices import IDEAL, DeviceProfile
 from crossbar.engine import engine_for
-from crossbar.profile import IDEAL
+from crossbar.narrow import NarrowKernels
 from sedmad.core.capacity import CapacityLedger
+from sedmad.core.cells import CellLedger
 from sedmad.core.membership.advert import Advert
+from sedmad.home import Home
 from sedmad.net.credentials import Credentials
 from sedmad.net.host import PeerHost
 from sedmad.net.identity import Identity
@@ -18,13 +21,16 @@ from sedmad.node.asking import AskingService
 from sedmad.node.certificates import Certificates
 from sedmad.node.clock import wall_time_s
 from sedmad.node.committing import CommittingService
+from sedmad.node.devices import Devices
 from sedmad.node.draining import DrainingService
 from sedmad.node.establishing import EstablishingService
+from sedmad.node.expecting import Expectations
 from sedmad.node.getting import GettingService
 from sedmad.node.healing import HealingService
 from sedmad.node.holding import HoldingService
 from sedmad.node.invitations import InvitationService
 from sedmad.node.keeping import RecordKeeper, load_records, mend_manifests
+from sedmad.node.kernels import Kernels
 from sedmad.node.leaving import LeavingService
 from sedmad.node.looking_up import LookUpService
 from sedmad.node.machine import read_memory
@@ -59,8 +65,17 @@ async def compose(
     database: Database,
     blobs: BlobStore,
     host: PeerHost,
+    kernels: NarrowKernels | None = None,
+    profile: DeviceProfile = IDEAL,
+    home: Home | None = None,
 ) -> Node:
-    """Return the services of a node, tied together and not yet started."""
+    """Return the services of a node, tied together and not yet started.
+
+    Args:
+        kernels: for exact products of few columns; BLAS computes them where it is None.
+        profile: of this node's devices.
+        home: where compiled kernels are kept, and the user's own profiles; needed where there are devices.
+    """
     peer_id = identity.peer_id
     rng = random.Random(int.from_bytes(os.urandom(16), "big"))  # noqa: S311 - jitter and ids, no secrets
     certificates = Certificates(credentials, peer_id)
@@ -92,7 +107,18 @@ async def compose(
         known=await load_records(database),
         on_event=lambda event: node.on_event(event),
     )
-    residents = Residents(blobs, engine_for(IDEAL))
+    devices = Devices(
+        own_peer_id=peer_id,
+        profile=profile,
+        cells=CellLedger(advert.cells_pledged, advert.name),
+        ledger=ledger,
+        database=database,
+        blobs=blobs,
+        kernels=Kernels(home.kernels if home else None),
+    )
+    devices.changed = lambda: holding.changed()
+    expectations = Expectations(home.profiles if home else None)
+    residents = Residents(blobs, engine_for(IDEAL, kernels=kernels), devices)
     holding = HoldingService(
         own_peer_id=peer_id,
         database=database,
@@ -100,7 +126,7 @@ async def compose(
         residents=residents,
         sessions=sessions,
         ledger=ledger,
-        on_changed=lambda: _tell_use(membership, ledger),
+        on_changed=lambda: _tell_use(membership, ledger, devices),
     )
     manifest_service = ManifestService(
         identity=identity,
@@ -178,6 +204,7 @@ async def compose(
         holding=holding,
         committing=committing,
         releasing=releasing,
+        expectations=expectations,
         on_replaced=removing.on_replaced,
     )
     invitations = InvitationService(
@@ -219,6 +246,7 @@ async def compose(
             releasing=releasing,
             establishing=establishing,
         ),
+        expectations=expectations,
         wanted=asking.chooser.wanted,
     )
     draining = DrainingService(
@@ -228,7 +256,7 @@ async def compose(
         manifests=manifest_service,
         on_decided=repairing.look_afresh,
     )
-    holding.is_leaving = lambda: draining.is_draining
+    holding.refuses = lambda owner: node.refusal_of_copies(owner)
     leaving = LeavingService(
         own_peer_id=peer_id,
         sessions=sessions,
@@ -256,6 +284,7 @@ async def compose(
         membership=membership,
         certificates=certificates,
         keeper=RecordKeeper(database),
+        devices=devices,
         holding=holding,
         manifests=manifest_service,
         lookups=lookups,
@@ -280,9 +309,10 @@ async def compose(
     return node
 
 
-def _tell_use(membership: MembershipService, ledger: CapacityLedger) -> None:
+def _tell_use(membership: MembershipService, ledger: CapacityLedger, devices: Devices) -> None:
     """Tell what of the pledges is taken, what is set aside included."""
     membership.update_advert(
         memory_used_bytes=ledger.memory.used_bytes + ledger.memory.reserved_bytes,
         disk_used_bytes=ledger.disk.used_bytes + ledger.disk.reserved_bytes,
+        cells_used=devices.cells.usage.used + devices.cells.usage.reserved,
     )

@@ -17,6 +17,8 @@ from sedmad.core.membership.advert import MAX_ADDRESSES, MAX_LABEL_BYTES, MAX_LA
 from sedmad.errors import ConfigurationInvalid
 
 DEFAULT_PORT = 4717
+ARRAYS_MAX = 1 << 24
+"""Arrays of one node: with a single cell each they still take some memory to simulate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Configuration:
         announce: multiaddrs to tell others instead, where a port is forwarded.
         memory: pledge for resident copies: "2GiB", or a share of this machine's memory, "25%".
         disk: pledge for all copies: "100GiB", or a share of what is free, "80%".
+        profile: name of the device profile of this node's crossbar arrays; `ideal` computes exactly.
+        arrays: how many crossbar arrays there are; by default as many as the pledge of memory can simulate.
         labels: what placement may prefer or avoid; "zone" keeps copies apart.
         log_level: debug, info, warning or error.
     """
@@ -36,6 +40,8 @@ class Configuration:
     announce: tuple[str, ...] = ()
     memory: str = "25%"
     disk: str = "80%"
+    profile: str = "ideal"
+    arrays: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     log_level: str = "info"
 
@@ -51,7 +57,7 @@ def load_configuration(
     Args:
         path: config.toml; it may be missing.
         environ: SEDMAD_LISTEN, SEDMAD_ANNOUNCE and SEDMAD_LABELS take commas; SEDMAD_MEMORY, SEDMAD_DISK,
-            SEDMAD_LOG_LEVEL take a word.
+            SEDMAD_PROFILE, SEDMAD_ARRAYS, SEDMAD_LOG_LEVEL take a word.
         overrides: flags that were given.
 
     Raises:
@@ -117,6 +123,8 @@ def _value(key: str, value: object, origin: str) -> object:
         return tuple(value)
     if key == "labels":
         return _labels(value, origin)
+    if key == "arrays":
+        return _arrays(value, origin)
     if not isinstance(value, str):
         raise ConfigurationInvalid(f"{key!r} in {origin} must be text", hint=f'For example {key} = "2GiB".')
     if key == "log_level" and value not in ("debug", "info", "warning", "error"):
@@ -137,3 +145,16 @@ def _labels(value: object, origin: str) -> dict[str, str]:
             why=f"at most {MAX_LABELS}, each word at most {MAX_LABEL_BYTES} bytes",
         )
     return labels
+
+
+def _arrays(value: object, origin: str) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ConfigurationInvalid(f"'arrays' in {origin} must be a whole number", hint="For example arrays = 64.")
+    if not 1 <= int(text) <= ARRAYS_MAX:
+        raise ConfigurationInvalid(
+            f"'arrays' in {origin} is {text}",
+            why=f"1 to {ARRAYS_MAX:,} are possible",
+            hint='A node without arrays has profile = "ideal".',
+        )
+    return int(text)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
 
+from sedmad.core.accuracy import EXACT, Accuracy
 from sedmad.core.capacity import CapacityLedger
 from sedmad.core.partitioning import Partitioning
 from sedmad.errors import BytesCorrupt, ProtocolViolation
@@ -29,13 +29,15 @@ class PendingPut:
     dtype: str
     memory_left_bytes: int
     disk_left_bytes: int
+    accuracy: Accuracy = EXACT
     holdings: dict[int, Holding] = field(default_factory=dict)
+    _lodgers: set[int] = field(default_factory=set)  # copies whose bytes another copy here brought
 
     def take(self, holding: Holding, *, on_disk: bool = False) -> None:
         """Take a copy in.
 
         Args:
-            on_disk: a matrix here has it already, and its disk is counted there.
+            on_disk: a matrix here has its bytes already, and their disk is counted there.
 
         Raises:
             ProtocolViolation: it is not what was agreed on.
@@ -50,6 +52,24 @@ class PendingPut:
         self.memory_left_bytes -= memory_bytes
         self.disk_left_bytes -= disk_bytes
         self.holdings[holding.partition_index] = holding
+        if on_disk and before is None:
+            self._lodgers.add(holding.partition_index)
+
+    def with_room(self, before: Mapping[int, Holding]) -> dict[int, Holding]:
+        """Return the copies that a matrix with the copies `before` has room for.
+
+        A lodger takes none where it is one of them; where another matrix of the same content has its bytes, it takes
+        what is left of the room set aside.
+        """
+        left_bytes = self.disk_left_bytes
+        usable: dict[int, Holding] = {}
+        for index, holding in self.holdings.items():
+            if index in self._lodgers and index not in before:
+                if holding.size_bytes > left_bytes:
+                    continue
+                left_bytes -= holding.size_bytes
+            usable[index] = holding
+        return usable
 
 
 class Copies:
@@ -117,6 +137,9 @@ class Copies:
             except BytesCorrupt as error:
                 log.error("copy_corrupt", partition=holding.partition_index, why=str(error))
                 return False
+            self._residents.program_devices_soon(
+                holding.digest, stop - start, manifest.columns, manifest.dtype, manifest.accuracy
+            )
         self._copies.setdefault(holding.group_key, {})[holding.partition_index] = holding
         self._groups.setdefault(holding.digest, set()).add(holding.group_key)
         self._uses.add_copy(holding)
@@ -145,18 +168,12 @@ class Copies:
                 self._count(holding)
 
     def _count(self, holding: Holding) -> None:
-        """Count a copy against the pledges: its disk in any case, its memory where it has room."""
+        """Count a copy against the pledges. Its room was set aside before; a pledge may be lower by now."""
         key = (holding.group_key, holding.partition_index)
-        self._ledger.adopt(key, disk_bytes=holding.size_bytes)
-        if memory_bytes := _memory_bytes(holding):
-            self._ledger.reserve((*key, holding.kind), expires_at_s=math.inf, memory_bytes=memory_bytes)
-            self._ledger.commit((*key, holding.kind))
+        self._ledger.adopt(key, memory_bytes=_memory_bytes(holding), disk_bytes=holding.size_bytes)
 
     def _uncount(self, holding: Holding) -> None:
-        key = (holding.group_key, holding.partition_index)
-        self._ledger.release(key)
-        if _memory_bytes(holding):
-            self._ledger.release((*key, holding.kind))
+        self._ledger.release((holding.group_key, holding.partition_index))
 
 
 def named_copies(

@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 import structlog
 import trio
 
+from crossbar.devices import DeviceProfile
+from crossbar.narrow import NarrowKernels
 from crossbar.threads import single_threaded_blas
 from sedmad.home import Home
 from sedmad.net.credentials import Credentials
@@ -40,9 +42,10 @@ async def run_node(
     identity: Identity,
     credentials: Credentials,
     configuration: Configuration,
+    profile: DeviceProfile,
     stopping: trio.Event,
 ) -> None:
-    """Run a node until `stopping` is set."""
+    """Run a node, with devices of `profile`, until `stopping` is set."""
     single_threaded_blas()
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(home.database))
@@ -50,8 +53,9 @@ async def run_node(
         host = await stack.enter_async_context(
             open_host(identity, configuration.listen, announce=configuration.announce)
         )
-        advert = await first_advert(home, identity, credentials, configuration, database, blobs, host)
-        node = await compose(identity, credentials, advert, database, blobs, host)
+        advert = await first_advert(home, identity, credentials, configuration, database, blobs, host, profile)
+        kernels = NarrowKernels(home.kernels, lambda why: log.warning("kernels_not_compiled", why=why))
+        node = await compose(identity, credentials, advert, database, blobs, host, kernels, profile, home)
         async with trio.open_nursery() as nursery:
             await _start(node, nursery, home, credentials, database, host, stopping)
             log.info(
@@ -78,6 +82,8 @@ async def _start(
     await nursery.start(keep_snapshots, database)
     for service in (node.keeper.run, node.holding.run, node.removing.run):
         await nursery.start(service)
+    await node.devices.load()
+    await nursery.start(node.devices.run)
     await restore_copies(database, node.holding, node.manifests.kept())
     await nursery.start(node.multiplying.joiner.serve)
     await nursery.start(node.asking.joiner.serve)

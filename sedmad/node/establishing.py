@@ -30,6 +30,8 @@ log = structlog.get_logger("sedmad.establishing")
 
 STORE_MANIFEST = "sedma.v1.ManifestService/StoreManifest"
 TELL_TIMEOUT_S = 10.0
+# A round trip each. More names of one matrix are rare, and one keeps it from being freed until gossip tells the others.
+NAMES_TOLD_MAX = 8
 
 
 class EstablishingService:
@@ -70,6 +72,7 @@ class EstablishingService:
         put_id: bytes = b"",
         needed: frozenset[str] = frozenset(),
         also: Transaction | None = None,
+        back_to: KeptManifest | None = None,
     ) -> Manifest:
         """Write a changed manifest of ours, and have it kept by whom it takes; the caller is `writing` it.
 
@@ -78,13 +81,14 @@ class EstablishingService:
             put_id: the put or repair whose copies become the matrix's.
             needed: peers that have to keep it as well, such as those with new copies.
             also: goes into the transaction that puts it on disk here.
+            back_to: what was kept before the one that it undoes, and whose copies it names again.
 
         Raises:
             NotEnoughPeers: too few keep it. It stays on disk where it came to; a later one takes its place.
             StaleManifest: the matrix is somebody else's by now.
         """
         before = self._manifests.get(manifest.key)
-        kept = await self.propose(manifest, put_id=put_id, needed=needed, also=also)
+        kept = await self.propose(manifest, put_id=put_id, needed=needed, also=also, back_to=back_to)
         await self.finish(kept, beside=self._others(before.manifest) if before else frozenset())
         return kept.manifest
 
@@ -95,11 +99,13 @@ class EstablishingService:
         put_id: bytes = b"",
         needed: frozenset[str] = frozenset(),
         also: Transaction | None = None,
+        back_to: KeptManifest | None = None,
     ) -> KeptManifest:
         """Do the first half of `establish`: nobody frees anything yet."""
         before = self._manifests.get(manifest.key)
         if before is not None:
             manifest = with_guardians_before(manifest, before)
+            manifest = replace(manifest, copies_established=adds_no_copy(manifest, back_to or before))
         kept = await self._manifests.store_own(manifest, put_id=put_id, also=also)
         await self.make_safe(kept, put_id=put_id, needed=needed)
         return kept
@@ -113,12 +119,15 @@ class EstablishingService:
     ) -> None:
         """Have a manifest that is on disk here kept by most guardians, of those before as well, and by `needed`.
 
+        New guardians keep the names of the matrix with it: the next owner is one of them, and frees what has no name.
+
         Raises:
             NotEnoughPeers: too few keep it.
         """
-        others = self._others(kept.manifest)
+        keeping = others = self._others(kept.manifest)
         guardians = [group for group in (kept.manifest.guardians, kept.manifest.guardians_before) if group]
-        keeping = await self.tell(kept.signed, others, put_id=put_id, committing=needed)
+        for claim in self._names_to_tell(kept.manifest) or [b""]:
+            keeping = await self.tell(kept.signed, keeping, put_id=put_id, committing=needed, claim=claim)
         keeping.add(self._own_peer_id)
         if not needed <= keeping or not all(is_majority(keeping, group) for group in guardians):
             names = ", ".join(sorted(map(self._membership.name_of, others - keeping)))
@@ -198,6 +207,14 @@ class EstablishingService:
             if (claim.epoch, claim.seq) < manifest.order:
                 self._membership.publish_claim(claim_for(claim, manifest))
 
+    def _names_to_tell(self, manifest: Manifest) -> list[bytes]:
+        if not manifest.guardians_before:
+            return []
+        key, directory = manifest.key, self._membership.core.directory
+        claims = directory.naming(key.matrix_digest, key.first_owner)[:NAMES_TOLD_MAX]
+        records = [directory.find(claim.name, key.first_owner) for claim in claims]
+        return [record.signed for record in records if record is not None]
+
     def _others(self, manifest: Manifest) -> set[str]:
         peers = {*manifest.guardians, *manifest.guardians_before, *manifest.holders}
         return peers - {self._own_peer_id}
@@ -233,3 +250,11 @@ def with_guardians_before(manifest: Manifest, before: KeptManifest) -> Manifest:
         )
     changed = set(manifest.guardians) != set(before.manifest.guardians)
     return replace(manifest, guardians_before=before.manifest.guardians if changed else ())
+
+
+def adds_no_copy(manifest: Manifest, before: KeptManifest) -> bool:
+    """Whether the last established manifest names all copies of one that follows `before`."""
+    return (before.established or before.manifest.copies_established) and all(
+        after.keys() <= copies.keys()
+        for after, copies in zip(manifest.copies, before.manifest.copies, strict=True)
+    )

@@ -15,9 +15,8 @@ import trio
 
 from sedmad.errors import HoldersUnreachable, InsufficientCapacity, SedmadError
 from sedmad.net.sessions import Sessions
-from sedmad.node.clock import monotonic_s
 from sedmad.node.fetching import fetch_partition
-from sedmad.node.holding import PUT_S_MAX, HoldingService
+from sedmad.node.holding import HoldingService
 from sedmad.node.manifest import Manifest
 from sedmad.node.manifests import ManifestService
 from sedmad.node.membership import MembershipService
@@ -140,7 +139,6 @@ class HealingService:
         ledger = self._holding.ledger
         ledger.reserve(
             reservation,
-            expires_at_s=monotonic_s() + PUT_S_MAX,
             memory_bytes=size_bytes if kind is Kind.RESIDENT else 0,
             disk_bytes=0 if here else size_bytes,
         )
@@ -154,6 +152,11 @@ class HealingService:
                         start, stop = manifest.rows_of(index)
                         await self._residents.program(digest, stop - start, manifest.columns, manifest.dtype)
                 await self._adopt(manifest, index, kind, reservation)
+                if kind is Kind.RESIDENT:
+                    start, stop = manifest.rows_of(index)
+                    self._residents.program_devices_soon(
+                        digest, stop - start, manifest.columns, manifest.dtype, manifest.accuracy
+                    )
             finally:
                 self._holding.need_no_more(digest)
         finally:

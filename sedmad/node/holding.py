@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from sedmad import failpoints
+from sedmad.core.accuracy import Accuracy
 from sedmad.core.capacity import CapacityLedger
 from sedmad.core.partitioning import Partitioning
 from sedmad.errors import (
@@ -28,7 +29,6 @@ from sedmad.errors import (
 from sedmad.net.calls import IncomingCall
 from sedmad.net.sessions import Sessions
 from sedmad.node.blob_uses import BlobUses
-from sedmad.node.clock import monotonic_s
 from sedmad.node.copies import Copies, PendingPut, named_copies
 from sedmad.node.fetching import fetch_partition
 from sedmad.node.manifest import ITEMSIZE, KINDS, Manifest
@@ -52,8 +52,6 @@ TRANSFERS_MAX = 2
 PUTS_MAX = 64
 PUT_ID_BYTES = 16
 GIVEN_UP_MAX = 1024
-# 8 TiB at 100 MB/s.
-PUT_S_MAX = 86_400.0
 
 Transaction = Callable[[Connection], None]
 
@@ -66,7 +64,7 @@ class HoldingService:
         uses: of the blobs on this node.
         transfers: to be taken around each fetch.
         changed: called when what is held or set aside has changed.
-        is_leaving: whether this node takes no new copies.
+        refuses: says why this node takes no new copies of an owner; nothing if it does.
     """
 
     def __init__(
@@ -87,7 +85,7 @@ class HoldingService:
         self._sessions = sessions
         self.ledger = ledger
         self.changed = on_changed
-        self.is_leaving: Callable[[], bool] = lambda: False
+        self.refuses: Callable[[str], str] = lambda owner: ""
         self._puts: dict[bytes, PendingPut] = {}
         # Of puts that were given up before they began here, the latest: what is older was lost on its way.
         self._given_up: dict[bytes, None] = {}
@@ -115,15 +113,13 @@ class HoldingService:
         """Set room aside for a member's put.
 
         Raises:
-            InsufficientCapacity: this node leaves, or has no room.
+            InsufficientCapacity: this node leaves, holds the member for dead, or has no room.
         """
-        if self.is_leaving():
-            raise InsufficientCapacity(
-                "this node takes no copies", why="it is being drained", node=self._own_peer_id
-            )
+        if why := self.refuses(call.remote):
+            raise InsufficientCapacity("this node takes no copies", why=why, node=self._own_peer_id)
         self.reserve(request, call.remote)
         failpoints.reach("holding.reserved")
-        return wire.ReserveCopiesResponse()
+        return wire.ReserveCopiesResponse(compiling=self.compiles_for(request))
 
     async def hold_copy(self, request: wire.HoldCopyRequest, call: IncomingCall) -> wire.HoldCopyResponse:
         """Fetch a partition of a member's put; answers when it is safe."""
@@ -177,19 +173,34 @@ class HoldingService:
                 "too many matrices are being stored here", why=f"at most {PUTS_MAX}", node=self._own_peer_id
             )
         partitioning = Partitioning(request.rows, request.columns, ITEMSIZE[dtype])
+        accuracy = Accuracy(request.target_error, request.profile)
         if request.disk_bytes:
             awaited_bytes = sum(put.disk_left_bytes for put in self._puts.values())
             self._blobs.require_room(request.disk_bytes + awaited_bytes)
         self.ledger.reserve(
             request.put_id,
-            expires_at_s=monotonic_s() + PUT_S_MAX,
             memory_bytes=request.resident_bytes,
             disk_bytes=request.disk_bytes,
         )
+        devices = self._residents.devices
+        if devices is not None and devices.compute(accuracy) and request.resident_bytes:
+            try:
+                devices.cells.reserve(request.put_id, request.cells)
+            except InsufficientCapacity:
+                self.ledger.release(request.put_id)
+                raise
+            devices.prepare_soon()
         self._puts[request.put_id] = PendingPut(
-            owner, partitioning, dtype, request.resident_bytes, request.disk_bytes
+            owner, partitioning, dtype, request.resident_bytes, request.disk_bytes, accuracy
         )
         self.changed()
+
+    def compiles_for(self, request: wire.ReserveCopiesRequest) -> bool:
+        """Return whether copies of a put wait for kernels to be compiled here."""
+        devices = self._residents.devices
+        accuracy = Accuracy(request.target_error, request.profile)
+        needed = devices is not None and devices.compute(accuracy) and devices.compiling
+        return needed and bool(request.resident_bytes)
 
     async def take_copy(self, request: wire.HoldCopyRequest, owner: str) -> None:
         """Fetch a partition of a put, unless it is here, and hold it.
@@ -240,7 +251,11 @@ class HoldingService:
             await self._database.write(partial(holding_table.hold, holding=holding))
             failpoints.reach("holding.held")
         if kind is Kind.RESIDENT:
-            await self._residents.program(digest, rows, put.partitioning.columns, put.dtype)
+            columns = put.partitioning.columns
+            await self._residents.program(digest, rows, columns, put.dtype)
+            await self._residents.program_devices(
+                digest, rows, columns, put.dtype, put.accuracy, put=put_id
+            )
             if not self.uses.needed_resident(digest):
                 # The put was given up while it was programmed.
                 self._residents.drop(digest)
@@ -302,7 +317,8 @@ class HoldingService:
                     raise self._no_such_put()
                 fresh = put.holdings if put else {}
                 before = self.copies.of(group_key)
-                after = named_copies(manifest, self._own_peer_id, before, fresh)
+                usable = put.with_room(before) if put else {}
+                after = named_copies(manifest, self._own_peer_id, before, usable)
                 given = {} if manifest.removed else manifest.held_by(self._own_peer_id)
                 if put_id and len(after) < len(given):
                     raise NotPermitted(
@@ -337,6 +353,8 @@ class HoldingService:
         for holding in self._puts.pop(put_id).holdings.values():
             self.uses.remove_copy(holding)
         self.ledger.release(put_id)
+        if self._residents.devices is not None:
+            self._residents.devices.cells.release_reserved(put_id)
 
     def _put(self, put_id: bytes, remote: str) -> PendingPut:
         put = self._puts.get(put_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from sedmad.errors import NodeUnreachable, UsageError
+from sedmad.errors import NodeUnreachable, StateError, UsageError
 from sedmad.net.calls import IncomingCall
 from sedmad.net.sessions import Sessions
 from sedmad.node.clock import monotonic_s
@@ -43,10 +43,8 @@ class LeavingService:
     # What members ask.
 
     async def leave(self, request: wire.LeaveRequest, call: IncomingCall) -> wire.LeaveResponse:
-        """Decide that this node leaves, and say what it still has."""
-        if not self._draining.is_draining:
-            await self._draining.start()
-        return self._left()
+        """Decide that this node leaves, unless only its progress is asked for, and say what it still has."""
+        return await self._leave(request)
 
     async def stay(self, request: wire.StayRequest, call: IncomingCall) -> wire.StayResponse:
         """Decide that this node stays."""
@@ -61,19 +59,28 @@ class LeavingService:
         Raises:
             UsageError: no node, or several, are called so.
             NodeUnreachable: it does not answer.
+            StateError: somebody else had it stay meanwhile.
         """
         peer_id = self._named(request.node)
         node = wire.NodeReference(peer_id=peer_id, name=self._membership.name_of(peer_id))
         if request.cancel:
             await self._have_stay(peer_id)
             return wire.DrainNodeResponse(node=node)
+        left = await self._have_leave(peer_id, wire.LeaveRequest())
         while True:
-            left = await self._have_leave(peer_id)
             response = wire.DrainNodeResponse(node=node, left=left)
             if not left.copies_left and not left.owned_left:
                 return response
             await call.send(response)
             await trio.sleep(PROGRESS_S)
+            # Only asked: to begin again would undo what somebody decided since.
+            left = await self._have_leave(peer_id, wire.LeaveRequest(only_progress=True))
+            if left.stays:
+                raise StateError(
+                    f"{node.name} is not being emptied any more",
+                    why="somebody decided that it stays, with: sedmad drain --cancel",
+                    node=node.name,
+                )
 
     def _named(self, node: str) -> str:
         """Return the peer id of a node by its name, or by the beginning of its peer id; "" is this node."""
@@ -91,14 +98,12 @@ class LeavingService:
             )
         return found[0]
 
-    async def _have_leave(self, peer_id: str) -> wire.LeaveResponse:
+    async def _have_leave(self, peer_id: str, request: wire.LeaveRequest) -> wire.LeaveResponse:
         if peer_id == self._own_peer_id:
-            if not self._draining.is_draining:
-                await self._draining.start()
-            return self._left()
+            return await self._leave(request)
         self._require_alive(peer_id)
         deadline = monotonic_s() + ASK_TIMEOUT_S
-        encoded = await self._sessions.call(peer_id, LEAVE, wire.LeaveRequest(), deadline=deadline)
+        encoded = await self._sessions.call(peer_id, LEAVE, request, deadline=deadline)
         return read_reply(wire.LeaveResponse, encoded, peer_id)
 
     async def _have_stay(self, peer_id: str) -> None:
@@ -118,24 +123,28 @@ class LeavingService:
                 node=name,
             )
 
-    def _left(self) -> wire.LeaveResponse:
+    async def _leave(self, request: wire.LeaveRequest) -> wire.LeaveResponse:
+        if not self._draining.is_draining and not request.only_progress:
+            await self._draining.start()
         left = self._draining.left()
         return wire.LeaveResponse(
             copies_left=left.copies,
             bytes_left=left.bytes,
             owned_left=left.owned,
             waiting_for=self._waiting_for(left.owned, left.owners),
+            stays=not self._draining.is_draining,
         )
 
     def _waiting_for(self, owned: int, owners: frozenset[str]) -> str:
         lines = []
-        dead = sorted(
-            self._membership.name_of(peer_id)
-            for peer_id in owners
-            if self._membership.state_of(peer_id) == "dead"
-        )
-        if dead:
-            lines.append(f"{', '.join(dead)} would have to move copies, and does not answer")
+        others: dict[bool, list[str]] = {True: [], False: []}
+        for peer_id in owners - {self._own_peer_id}:
+            others[self._membership.state_of(peer_id) == "dead"].append(self._membership.name_of(peer_id))
+        if dead := ", ".join(sorted(others[True])):
+            lines.append(f"{dead} would have to move copies, and does not answer")
+        if living := ", ".join(sorted(others[False])):
+            # Only an owner knows what it has no room for.
+            lines.append(f"{living} moves copies; sedmad status says there if something is in the way")
         staying = sum(
             row.state == "alive" and row.advert.state == "ready" for row in self._membership.peers()
         )

@@ -8,9 +8,11 @@ from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
+from sedmad.core.accuracy import EXACT, Accuracy
 from sedmad.core.partitioning import Partitioning
 from sedmad.errors import CertificateInvalid, ProtocolViolation, SedmadError, UsageError
 from sedmad.net.identity import Identity, peer_id_of, verify
+from sedmad.node import scale
 from sedmad.node.records import DATA_TYPES, DTYPES
 from sedmad.node.succession import Guardianship, check_successions, read_guardianship, sign_guardianship
 from sedmad.store.digests import DIGEST_BYTES
@@ -20,7 +22,7 @@ from sedmad.wire import messages as wire
 from sedmad.wire.matrix_digest import matrix_digest
 
 MANIFEST_DOMAIN = "sedma/v1/manifest"
-ITEMSIZE = {"float32": 4, "float64": 8}
+ITEMSIZE = {"float16": 2, "float32": 4, "float64": 8, "int8": 1}
 # How a matrix is cut is asked for with every product: as many matrices as are multiplied with at once, and more.
 PARTITIONINGS_KEPT = 1024
 _KINDS = {Kind.RESIDENT: wire.COPY_KIND_RESIDENT, Kind.STANDBY: wire.COPY_KIND_STANDBY}
@@ -38,10 +40,13 @@ class Manifest:
     Attributes:
         guardians_before: those of the last established manifest, where they are others; until this one is established,
             nothing is decided without most of them.
+        copies_established: the last established manifest names all copies that this one names, and maybe more.
         digests: of each partition, 32 bytes.
         copies: of each partition, the kind of each holder's copy by peer id; the resident one first.
         successions: how the matrix came to its owner, one encoded link for each time that it was passed on.
         guardianship: the guardians, signed by themselves: what the next link begins with.
+        scale: of int8, a factor for each row, little-endian float32; empty where there is none.
+        accuracy: what is asked of products.
         encoded: the bytes that were signed, for the digest that the next manifest names.
     """
 
@@ -61,8 +66,11 @@ class Manifest:
     written_at_s: float = 0.0
     removed: bool = False
     guardians_before: tuple[str, ...] = ()
+    copies_established: bool = False
     successions: tuple[bytes, ...] = ()
     guardianship: bytes = b""
+    scale: bytes = b""
+    accuracy: Accuracy = EXACT
     encoded: bytes = b""
 
     @property
@@ -196,6 +204,10 @@ def _to_wire(manifest: Manifest) -> wire.Manifest:
         removed=manifest.removed,
         holders=holders,
         guardians_before=manifest.guardians_before,
+        copies_established=manifest.copies_established,
+        scale=manifest.scale,
+        target_error=manifest.accuracy.target_error,
+        profile=manifest.accuracy.profile,
     )
 
 
@@ -208,7 +220,11 @@ def _from_wire(message: wire.Manifest, signed: wire.SignedManifest) -> Manifest:
     if partitioning.partition_rows != message.partition_rows or partitioning.count != len(message.partitions):
         raise ProtocolViolation("a manifest's partitions do not fit its shape")
     digests = tuple(partition.digest for partition in message.partitions)
-    content = matrix_digest(message.data_type, message.rows, message.columns, message.partition_rows, digests)
+    if not scale.fits(message.scale, dtype, message.rows):
+        raise ProtocolViolation("a manifest's scale does not fit its matrix")
+    content = matrix_digest(
+        message.data_type, message.rows, message.columns, message.partition_rows, digests, message.scale
+    )
     if message.matrix_digest != content or any(len(digest) != DIGEST_BYTES for digest in digests):
         raise ProtocolViolation("a manifest's partitions are not those of its matrix")
     copies = tuple(
@@ -234,7 +250,10 @@ def _from_wire(message: wire.Manifest, signed: wire.SignedManifest) -> Manifest:
         written_at_s=message.written_at_s,
         removed=message.removed,
         guardians_before=tuple(message.guardians_before),
+        copies_established=message.copies_established,
         successions=tuple(link.SerializeToString() for link in signed.successions),
         guardianship=signed.guardianship.SerializeToString(),
+        scale=message.scale,
+        accuracy=Accuracy(message.target_error, message.profile),
         encoded=signed.manifest,
     )

@@ -24,7 +24,7 @@ from sedmad.node.keeping import keep_record
 from sedmad.node.manifest import Manifest, read_manifest, sign_manifest
 from sedmad.node.membership import MembershipService
 from sedmad.node.records import read_record
-from sedmad.node.succession import key_from_wire
+from sedmad.node.succession import begun_in, key_from_wire
 from sedmad.store import manifests as manifest_table
 from sedmad.store import promises as promise_table
 from sedmad.store.database import Connection, Database
@@ -149,7 +149,7 @@ class ManifestService:
             StaleManifest: something newer is kept, or promised.
         """
         manifest = read_manifest(signed)
-        self._require_descent(manifest)
+        self._require_descent(manifest, established)
         async with self._applying(manifest, put_id, established) as apply:
 
             def transaction(connection: Connection) -> None:
@@ -218,8 +218,11 @@ class ManifestService:
             )
         return kept
 
-    def _require_descent(self, manifest: Manifest) -> None:
-        """Refuse an owner that did not follow the one whose manifest is kept, unless that one ended the matrix."""
+    def _require_descent(self, manifest: Manifest, established: bool) -> None:
+        """Refuse an owner that did not follow the one whose manifest is kept, unless that one ended the matrix.
+
+        Where the end was missed here, an established manifest of the matrix that began again since shows it.
+        """
         kept = self.get_kept(manifest.key)
         if (
             kept is not None
@@ -227,6 +230,7 @@ class ManifestService:
             and kept.owner != manifest.owner
             and manifest.order > kept.order
             and manifest.successions[: len(kept.successions)] != kept.successions
+            and not (established and begun_in(manifest.epoch, manifest.successions) > kept.epoch)
         ):
             raise StaleManifest(
                 "a manifest does not follow the one that is kept", why=f"{kept.owner} owns the matrix"

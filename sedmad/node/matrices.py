@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
+import numpy as np
+
 from sedmad.core.membership.claim import Claim
 from sedmad.errors import MatrixNotFound, MatrixTooLarge, StaleManifest
 from sedmad.net.calls import IncomingCall
@@ -15,7 +17,7 @@ from sedmad.node.looking_up import LookUpService
 from sedmad.node.manifest import ITEMSIZE, Manifest, group_key, kind_to_wire
 from sedmad.node.membership import MembershipService
 from sedmad.node.multiplying import columns_max
-from sedmad.node.panels import as_bytes, dtype_of, empty_panel
+from sedmad.node.panels import as_bytes, data_type_of, empty_panel, panel_dtype, require_exact
 from sedmad.node.putting import PuttingService
 from sedmad.node.records import DATA_TYPES, PEER_STATES
 from sedmad.node.removing import RemovingService
@@ -171,6 +173,7 @@ class MatrixService:
             partitions=reports,
             degraded=self._degraded(manifest),
             partition_rows=manifest.partition_rows,
+            scaled=bool(manifest.scale),
         )
 
     async def apply_matrix(
@@ -187,12 +190,22 @@ class MatrixService:
                 "the panel is too wide",
                 why=f"{request.columns} columns of at most {columns_max(manifest, request.transposed)}",
             )
-        panel = empty_panel(request.columns, length, dtype_of(DATA_TYPES[manifest.dtype]))
+        panel = empty_panel(request.columns, length, panel_dtype(manifest.dtype, integers=request.integers))
         await call.read_into(as_bytes(panel))
+        if request.integers:
+            require_exact(panel, request.name)
+            if manifest.scale and request.transposed:
+                # X is multiplied with the scale first.
+                panel = panel.astype(np.float32)
         for attempt in range(STALE_RETRIES):
             try:
                 result = await self._asking.multiply(
-                    manifest, panel, transposed=request.transposed, deadline=deadline, name=request.name
+                    manifest,
+                    panel,
+                    transposed=request.transposed,
+                    deadline=deadline,
+                    name=request.name,
+                    noise_request=request.noise_request,
                 )
                 break
             except StaleManifest:
@@ -206,7 +219,7 @@ class MatrixService:
                 manifest = await self._lookups.look_up(claim, deadline=deadline, after=manifest)
         response = wire.ApplyMatrixResponse(
             version=claim.version,
-            data_type=DATA_TYPES[manifest.dtype],
+            data_type=data_type_of(result.panel),
             length=result.panel.shape[1],
             verification=wire.VERIFICATION_UNVERIFIED,
         )

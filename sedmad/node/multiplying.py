@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 
+from crossbar.analog import AnalogPartition
 from crossbar.engine import ProgrammedPartition
 from sedmad.errors import MatrixNotFound, ProtocolViolation
 from sedmad.net.calls import IncomingCall
@@ -22,7 +23,8 @@ from sedmad.node.compute_threads import ComputeThreads
 from sedmad.node.joiner import Joiner
 from sedmad.node.manifest import Manifest
 from sedmad.node.manifests import ManifestService
-from sedmad.node.panels import Panel, as_bytes, empty_panel
+from sedmad.node.noise import NoiseKeys, keys_of
+from sedmad.node.panels import Panel, as_bytes, empty_panel, panel_dtype, require_exact
 from sedmad.node.residents import Residents
 from sedmad.node.succession import key_from_wire
 from sedmad.wire import messages as wire
@@ -37,14 +39,17 @@ RUNNING_MAX = 1
 # Below this many multiplications another thread costs more than it saves (some 100 us).
 FLOPS_PER_THREAD_MIN = 4e6
 
+Computed = ProgrammedPartition | AnalogPartition
+
 
 @dataclass(frozen=True, slots=True)
 class PartialTask:
-    """What can be joined: the same partitions of the same manifest, in one direction."""
+    """What can be joined: the same partitions of the same manifest, in one direction, X of one dtype."""
 
     manifest_id: tuple[object, ...]
     partitions: tuple[int, ...]
     transposed: bool
+    dtype: str
     columns_max: int
 
 
@@ -62,6 +67,7 @@ class PartialResult:
 class _Item:
     manifest: Manifest
     panel: Panel
+    noise: NoiseKeys
     asked_at: float
 
 
@@ -78,12 +84,14 @@ def columns_max(manifest: Manifest, transposed: bool) -> int:
     return partitioning.transposed_panel_columns if transposed else partitioning.panel_columns
 
 
-def result_shape(manifest: Manifest, partition: int, transposed: bool) -> tuple[int, np.dtype]:
+def result_shape(
+    manifest: Manifest, partition: int, *, transposed: bool, integers: bool
+) -> tuple[int, np.dtype]:
     """Return the length and dtype of one partition's result, per column."""
     if transposed:
         return manifest.columns, TRANSPOSED_DTYPE
     start, stop = manifest.rows_of(partition)
-    return stop - start, np.dtype(manifest.dtype).newbyteorder("<")
+    return stop - start, panel_dtype(manifest.dtype, integers=integers)
 
 
 class MultiplyingService:
@@ -106,6 +114,7 @@ class MultiplyingService:
         manifest: Manifest,
         partitions: Sequence[int],
         panel: Panel,
+        noise: NoiseKeys,
         *,
         transposed: bool,
         deadline: float,
@@ -113,15 +122,20 @@ class MultiplyingService:
         """Multiply a panel with partitions that lie here.
 
         Args:
-            panel: (columns, slice_length), the matrix's dtype.
+            panel: (columns, slice_length), of the dtype `panel_dtype`.
+            noise: (columns,), what devices draw their noise with; empty where arithmetic is exact.
 
         Raises:
             MatrixNotFound: this node holds none of a partition.
         """
         task = PartialTask(
-            (manifest.key, manifest.order), tuple(partitions), transposed, columns_max(manifest, transposed)
+            (manifest.key, manifest.order),
+            tuple(partitions),
+            transposed,
+            panel.dtype.name,
+            columns_max(manifest, transposed),
         )
-        return await self.joiner.ask(task, _Item(manifest, panel, monotonic_s()), len(panel), deadline)
+        return await self.joiner.ask(task, _Item(manifest, panel, noise, monotonic_s()), len(panel), deadline)
 
     async def multiply_partitions(
         self, request: wire.MultiplyPartitionsRequest, call: IncomingCall
@@ -139,11 +153,14 @@ class MultiplyingService:
             raise ProtocolViolation("a product asks for what there is not", node=call.remote)
         if len(set(partitions)) < len(partitions):
             raise ProtocolViolation("a product asks for a partition twice", node=call.remote)
+        noise = keys_of(request, manifest.accuracy)
         length = slice_length(manifest, partitions, request.transposed)
-        panel = empty_panel(request.columns, length, np.dtype(manifest.dtype).newbyteorder("<"))
+        panel = empty_panel(request.columns, length, panel_dtype(manifest.dtype, integers=request.integers))
         await call.read_into(as_bytes(panel))
+        if request.integers:
+            require_exact(panel, "a matrix")
         result = await self.multiply(
-            manifest, partitions, panel, transposed=request.transposed, deadline=call.deadline
+            manifest, partitions, panel, noise, transposed=request.transposed, deadline=call.deadline
         )
         response = wire.MultiplyPartitionsResponse(
             wait_us=int(result.wait_s * 1e6),
@@ -162,7 +179,8 @@ class MultiplyingService:
         manifest = items[0].manifest
         programmed = [await self._programmed(manifest, index) for index in task.partitions]
         panel = items[0].panel if len(items) == 1 else np.concatenate([item.panel for item in items])
-        arrays, compute_s = await self._compute(manifest, task, programmed, panel)
+        noise = np.concatenate([item.noise for item in items])
+        arrays, compute_s = await self._compute(manifest, task, programmed, panel, noise)
         service_s = monotonic_s() - started_at
         self.service_s += 0.1 * (service_s - self.service_s)
         results = []
@@ -178,7 +196,12 @@ class MultiplyingService:
         return results
 
     async def _compute(
-        self, manifest: Manifest, task: PartialTask, programmed: list[ProgrammedPartition], panel: Panel
+        self,
+        manifest: Manifest,
+        task: PartialTask,
+        programmed: Sequence[Computed],
+        panel: Panel,
+        noise: NoiseKeys,
     ) -> tuple[list[Panel], float]:
         """Return an array per partition, and the seconds that the slowest thread computed."""
         slices: list[Panel] = []
@@ -195,37 +218,47 @@ class MultiplyingService:
         ]
         results = await self._threads.run(
             [
-                partial(_multiply_transposed, programmed[part], slices[part])
+                partial(_multiply_transposed, programmed[part], slices[part], noise)
                 if task.transposed
-                else partial(_multiply_straight, programmed[part], panel)
+                else partial(_multiply_straight, programmed[part], panel, noise)
                 for part in parts
             ]
         )
         arrays = [array for found, _ in results for array in found]
         return arrays, max(compute_s for _, compute_s in results)
 
-    async def _programmed(self, manifest: Manifest, index: int) -> ProgrammedPartition:
+    async def _programmed(self, manifest: Manifest, index: int) -> Computed:
         if self._own_peer_id not in manifest.copies[index]:
             raise MatrixNotFound(f"partition {index} does not lie here", node=self._own_peer_id, hint="")
         start, stop = manifest.rows_of(index)
         return await self._residents.get(
-            manifest.digests[index], stop - start, manifest.columns, manifest.dtype
+            manifest.digests[index], stop - start, manifest.columns, manifest.dtype, manifest.accuracy
         )
 
 
-def _multiply_straight(programmed: Sequence[ProgrammedPartition], panel: Panel) -> tuple[list[Panel], float]:
+def _multiply_straight(
+    programmed: Sequence[Computed], panel: Panel, noise: NoiseKeys
+) -> tuple[list[Panel], float]:
     """Run the engine on partitions, in a worker thread; return their arrays and the seconds it took."""
     began = time.perf_counter()
-    arrays: list[Panel] = [partition.multiply(panel) for partition in programmed]
+    arrays: list[Panel] = [
+        partition.multiply(panel, noise)
+        if isinstance(partition, AnalogPartition)
+        else partition.multiply(panel)
+        for partition in programmed
+    ]
     return arrays, time.perf_counter() - began
 
 
 def _multiply_transposed(
-    programmed: Sequence[ProgrammedPartition], slices: Sequence[Panel]
+    programmed: Sequence[Computed], slices: Sequence[Panel], noise: NoiseKeys
 ) -> tuple[list[Panel], float]:
     began = time.perf_counter()
-    arrays: list[Panel] = [
-        partition.multiply_transposed(np.ascontiguousarray(part))
-        for partition, part in zip(programmed, slices, strict=True)
-    ]
+    arrays: list[Panel] = []
+    for partition, part in zip(programmed, slices, strict=True):
+        whole = np.ascontiguousarray(part)
+        if isinstance(partition, AnalogPartition):
+            arrays.append(partition.multiply_transposed(whole, noise))
+        else:
+            arrays.append(partition.multiply_transposed(whole))
     return arrays, time.perf_counter() - began

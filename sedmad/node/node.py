@@ -10,6 +10,7 @@ from sedmad.core.membership.claim import Claim
 from sedmad.net.sessions import Sessions
 from sedmad.node.asking import AskingService
 from sedmad.node.certificates import Certificates
+from sedmad.node.devices import Devices
 from sedmad.node.draining import DrainingService
 from sedmad.node.getting import GettingService
 from sedmad.node.healing import HealingService
@@ -42,6 +43,7 @@ class Node:
     membership: MembershipService
     certificates: Certificates
     keeper: RecordKeeper
+    devices: Devices
     holding: HoldingService
     manifests: ManifestService
     lookups: LookUpService
@@ -105,6 +107,14 @@ class Node:
         self.owning.on_kept(manifest)
         if self.healing.lacking(manifest):
             self.healing.look_at([manifest.key])
+
+    def refusal_of_copies(self, owner: str) -> str:
+        """Say why this node takes no copies of an owner; nothing if it does."""
+        if self.draining.is_draining:
+            return "it is being drained"
+        # Who is dead already dies unnoticed, and its room would be set aside for ever.
+        row = self.membership.row(owner)
+        return "their owner is dead, as far as it knows" if row is not None and row.state == "dead" else ""
 
     def on_recovered(self) -> None:
         """This node's tables can be relied upon again, or never had to be doubted."""

@@ -46,4 +46,6 @@ def _offer(advert: Advert, memory_bytes: int, disk_bytes: int, *, rtt_s: float, 
         labels=dict(advert.labels),
         draining=advert.state == "draining",
         name=advert.name,
+        device_profile=advert.device_profile or "ideal",
+        cells_available=max(0, advert.cells_pledged - advert.cells_used),
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from sedmad import failpoints
 from sedmad.core.ownership import (
     Behind,
     Deposed,
@@ -192,6 +193,8 @@ class OwningService:
         async with self._storing:
             outgoing = self.core.collect()
             broken = await self._store(outgoing.votes) if outgoing.votes else set()
+            if outgoing.votes:
+                failpoints.reach("owning.promised")
         for peer_id, message in outgoing.messages:
             if isinstance(message, VoteRequest):
                 self._nursery.start_soon(self._ask, peer_id, message)
@@ -266,30 +269,31 @@ class OwningService:
             seq=newest.seq + 1,
             successions=(*newest.successions, link),
             guardians_before=() if won.standing.established else newest.guardians_before,
+            copies_established=won.standing.established or newest.copies_established,
             previous_digest=newest.digest,
             written_at_s=wall_time_s(),
         )
         async with self._winning, self._manifests.writing(newest.key):
             try:
                 kept = await self._manifests.store_own(manifest)
+                failpoints.reach("owning.won")
                 log.warning("ownership_won", digest=_short(newest.key), epoch=won.epoch, before=newest.owner)
-                await self._establish(kept, moved=not won.standing.established)
+                await self._establish(kept)
             except SedmadError as error:
                 # It stays what it is, in doubt: repair settles that, or another guardian wins it.
                 log.warning("ownership_not_established", digest=_short(newest.key), why=str(error))
             self._on_won(manifest)
 
-    async def _establish(self, kept: KeptManifest, *, moved: bool) -> None:
+    async def _establish(self, kept: KeptManifest) -> None:
         """Establish a manifest that this node won.
 
-        Args:
-            moved: the one before was never established, and may name copies that were given up since: then every
-                living holder has to say that it has its own.
+        Where it may name copies that were given up with a change that failed, every living holder has to say that it
+        has its own.
         """
-        living = {peer for peer in kept.manifest.holders if self._membership.state_of(peer) == "alive"}
-        needed = (
-            frozenset(living - {self._own_peer_id}) if moved and not kept.manifest.removed else frozenset()
-        )
+        manifest, needed = kept.manifest, frozenset[str]()
+        if not manifest.removed and not manifest.copies_established:
+            living = {peer for peer in manifest.holders if self._membership.state_of(peer) == "alive"}
+            needed = frozenset(living - {self._own_peer_id})
         # The id of no put: whoever is given it answers for all copies that the manifest gives it.
         await self._establishing.make_safe(
             kept, put_id=secrets.token_bytes(PUT_ID_BYTES) if needed else b"", needed=needed

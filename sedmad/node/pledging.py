@@ -89,10 +89,10 @@ class PledgingService:
             present_bytes=before.pledged_bytes,
             resident_bytes=before.used_bytes,
         )
-        if bearable_bytes == before.pledged_bytes:
-            return
-        ledger.pledge_memory(bearable_bytes)
-        self._membership.update_advert(memory_pledged_bytes=bearable_bytes)
+        if bearable_bytes != before.pledged_bytes:
+            ledger.pledge_memory(bearable_bytes)
+            self._membership.update_advert(memory_pledged_bytes=bearable_bytes)
+        # Also where nothing changed since the last look: copies may have come that were promised before it.
         if bearable_bytes < before.used_bytes:
             given_up_bytes = await self._demote(before.used_bytes - bearable_bytes)
             log.warning(

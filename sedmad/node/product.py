@@ -19,7 +19,9 @@ from sedmad.errors import DeadlineExceeded, MatrixNotFound, SedmadError, StaleMa
 from sedmad.node.choosing import Chooser
 from sedmad.node.clock import monotonic_s
 from sedmad.node.manifest import Manifest
+from sedmad.node.noise import NoiseKeys
 from sedmad.node.panels import Panel, empty_panel
+from sedmad.node.scale import scaled
 from sedmad.node.share import Share, ShareAsker, ShareResult
 
 log = structlog.get_logger("sedmad.product")
@@ -52,7 +54,8 @@ class Product:
     """W X or W^T X for one panel.
 
     Args:
-        panel: (columns, n), the matrix's dtype.
+        panel: (columns, n), of the dtype `panel_dtype`.
+        noise: (columns,), keys of the noise of devices, the same for whoever is asked; empty where all is exact.
         deadline: trio's clock.
         name_of: returns what people call a node.
     """
@@ -61,6 +64,7 @@ class Product:
         self,
         manifest: Manifest,
         panel: Panel,
+        noise: NoiseKeys,
         *,
         transposed: bool,
         deadline: float,
@@ -70,7 +74,8 @@ class Product:
     ) -> None:
         self.manifest = manifest
         self.answers: list[Answer] = []
-        self._panel = panel
+        self._noise = noise
+        self._panel = scaled(panel, manifest.scale) if manifest.scale and transposed else panel
         self._transposed = transposed
         self._deadline = deadline
         self._asker = asker
@@ -92,7 +97,7 @@ class Product:
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> Panel:
-        """Return the product's panel, (columns, length), in the matrix's dtype.
+        """Return the product's panel, (columns, length), in the dtype of X; float32 where the matrix has a scale.
 
         Raises:
             HoldersUnreachable: a partition has no holder that answers.
@@ -149,6 +154,7 @@ class Product:
                 self.manifest,
                 share.partitions,
                 self._panel,
+                self._noise,
                 transposed=self._transposed,
                 deadline=self._deadline + SHARE_GRACE_S,
             )
@@ -227,7 +233,7 @@ class Product:
             whole = empty_panel(columns, manifest.rows, self._panel.dtype)
             for index, array in self._results.items():
                 whole[:, slice(*manifest.rows_of(index))] = array
-            return whole
+            return scaled(whole, manifest.scale) if manifest.scale else whole
         # In the order of partitions, whoever answered first: the sum is the same every time.
         total = np.zeros((columns, manifest.columns), np.float64)
         whole = empty_panel(columns, manifest.columns, self._panel.dtype)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import trio
 
+from sedmad.core.accuracy import EXACT, Accuracy
+from sedmad.core.device_needs import NO_DEVICES, DeviceNeeds
 from sedmad.core.membership.claim import Claim
 from sedmad.core.partitioning import Partitioning
 from sedmad.core.placement import Placement
@@ -19,6 +21,9 @@ class Put:
     Attributes:
         put_id: what its copies are called until they are a matrix's.
         replace: whether it may take a name that is taken.
+        scale: of its rows, as its manifest will have it.
+        accuracy: asked of its products; `devices` what that takes of nodes.
+        compiling: peer ids of holders that compile kernels before they can program.
         replaced: its owner's earlier claim to the name.
         safe_bytes: of all copies, those that are on disk where they belong.
         committed: whether its copies are a matrix's now.
@@ -32,10 +37,14 @@ class Put:
     survive: int
     replace: bool
     placement: Placement
+    scale: bytes = b""
+    accuracy: Accuracy = EXACT
+    devices: DeviceNeeds = NO_DEVICES
     replaced: Claim | None = None
     safe_bytes: int = 0
     received_bytes: int = 0
     committed: bool = False
+    compiling: set[str] = field(default_factory=set)
     changed: trio.Event = field(default_factory=trio.Event)
 
     @property

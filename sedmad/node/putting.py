@@ -11,22 +11,36 @@ import structlog
 import trio
 
 from sedmad import failpoints
+from sedmad.core.accuracy import Accuracy
+from sedmad.core.device_needs import DeviceNeeds
 from sedmad.core.membership.claim import Claim, check_name
 from sedmad.core.partitioning import Partitioning
-from sedmad.core.placement import Need, Placement, place
-from sedmad.errors import InsufficientCapacity, NameTaken, NotEnoughPeers, SedmadError, UnsupportedDtype
+from sedmad.core.placement import Need, Placement, place_on_devices
+from sedmad.errors import (
+    InsufficientCapacity,
+    NameTaken,
+    NodeUnreachable,
+    NotEnoughPeers,
+    SedmadError,
+    SessionLost,
+    UnsupportedDtype,
+    UsageError,
+)
 from sedmad.net.calls import IncomingCall
 from sedmad.net.sessions import Sessions
+from sedmad.node import scale
 from sedmad.node.clock import monotonic_s
 from sedmad.node.committing import CommittingService
+from sedmad.node.expecting import Expectations
 from sedmad.node.holding import PUT_ID_BYTES, HoldingService
 from sedmad.node.looking_up import LookUpService
 from sedmad.node.manifest import ITEMSIZE, Manifest, kind_to_wire
 from sedmad.node.membership import MembershipService
 from sedmad.node.offering import gather_offers
 from sedmad.node.put import Put
-from sedmad.node.records import DTYPES
+from sedmad.node.records import DATA_TYPES, DTYPES
 from sedmad.node.releasing import ReleasingService
+from sedmad.node.replies import read_reply
 from sedmad.node.spooling import hash_stream, spool, spool_room
 from sedmad.store.blobs import BlobStore
 from sedmad.store.holdings import Kind
@@ -66,6 +80,7 @@ class PuttingService:
         holding: HoldingService,
         committing: CommittingService,
         releasing: ReleasingService,
+        expectations: Expectations,
         on_replaced: Callable[[Claim], None],
     ) -> None:
         self._own_peer_id = own_peer_id
@@ -76,6 +91,7 @@ class PuttingService:
         self._holding = holding
         self._committing = committing
         self._releasing = releasing
+        self._expectations = expectations
         self._on_replaced = on_replaced
         # Names whose content is coming in, one for each call under way.
         self._names: set[str] = set()
@@ -91,7 +107,9 @@ class PuttingService:
         check_name(request.name)
         dtype = DTYPES.get(request.data_type)
         if dtype is None:
-            raise UnsupportedDtype("a matrix has float32 or float64 values", matrix=request.name)
+            raise UnsupportedDtype(f"a matrix has values of {', '.join(DATA_TYPES)}", matrix=request.name)
+        scale.check(request, dtype)
+        accuracy = accuracy_of(request, dtype)
         partitioning = Partitioning(request.rows, request.columns, ITEMSIZE[dtype])
         if request.name in self._names:
             raise NameTaken(
@@ -102,7 +120,7 @@ class PuttingService:
             taken = self._membership.core.directory.get(request.name)
             if taken is not None and not request.replace:
                 return await self._compare(request, call, taken, partitioning, dtype)
-            return await self._store(request, call, partitioning, dtype)
+            return await self._store(request, call, partitioning, dtype, accuracy)
         finally:
             self._names.discard(request.name)
 
@@ -120,15 +138,21 @@ class PuttingService:
         if (taken.rows, taken.columns, taken.dtype) != (request.rows, request.columns, dtype):
             raise error
         manifest = await self._lookups.look_up(taken, deadline=call.deadline)
-        if manifest.survive < request.survive:
+        if taken.survive < request.survive:
             raise NameTaken(
-                f"{request.name} is stored to survive the loss of {manifest.survive} nodes, not {request.survive}",
+                f"{request.name} is stored to survive the loss of {taken.survive} nodes, not {request.survive}",
+                matrix=request.name,
+                hint="Store it again with --replace.",
+            )
+        if manifest.accuracy != Accuracy(request.target_error, request.profile):
+            raise NameTaken(
+                f"{request.name} is stored with other accuracy: {manifest.accuracy}",
                 matrix=request.name,
                 hint="Store it again with --replace.",
             )
         await call.send(wire.PutMatrixResponse())
         digests = await hash_stream(call.chunks(), partitioning)
-        if tuple(digests) != manifest.digests:
+        if tuple(digests) != manifest.digests or request.scale != manifest.scale:
             raise error
         return taken, manifest, True
 
@@ -138,9 +162,10 @@ class PuttingService:
         call: IncomingCall,
         partitioning: Partitioning,
         dtype: str,
+        accuracy: Accuracy,
     ) -> tuple[Claim, Manifest, bool]:
         self._membership.core.directory.require_room_for(request.name)
-        put = await self._reserve(request, partitioning, dtype)
+        put = await self._reserve(request, partitioning, dtype, accuracy)
         try:
             with spool_room(self._holding.ledger, put, self._own_peer_id) as places:
                 async with trio.open_nursery() as nursery:
@@ -160,7 +185,9 @@ class PuttingService:
                 self._on_replaced(put.replaced)
         return claim, manifest, False
 
-    async def _reserve(self, request: wire.PutMatrixRequest, partitioning: Partitioning, dtype: str) -> Put:
+    async def _reserve(
+        self, request: wire.PutMatrixRequest, partitioning: Partitioning, dtype: str, accuracy: Accuracy
+    ) -> Put:
         """Plan, and have every holder set its room aside; plan again where one refuses."""
         survive = request.survive
         if survive > SURVIVE_MAX:
@@ -170,7 +197,9 @@ class PuttingService:
         refused: dict[str, InsufficientCapacity] = {}
         for _ in range(PLANS_MAX):
             try:
-                placement = await self._place(partitioning, survive, request.name, refused)
+                placement, devices = await self._place(
+                    partitioning, survive, request.name, refused, accuracy
+                )
             except (InsufficientCapacity, NotEnoughPeers) as error:
                 error.matrix = request.name
                 if refused:
@@ -190,6 +219,9 @@ class PuttingService:
                 survive=survive,
                 replace=request.replace,
                 placement=placement,
+                scale=request.scale,
+                accuracy=accuracy,
+                devices=devices,
             )
             reserved = False
             try:
@@ -207,15 +239,24 @@ class PuttingService:
         raise next(iter(refused.values()))
 
     async def _place(
-        self, partitioning: Partitioning, survive: int, name: str, refused: Container[str]
-    ) -> Placement:
-        """Plan with the living, but those who refused. Where they cannot hold it, wait for the suspects' sake."""
+        self,
+        partitioning: Partitioning,
+        survive: int,
+        name: str,
+        refused: Container[str],
+        accuracy: Accuracy,
+    ) -> tuple[Placement, DeviceNeeds]:
+        """Plan with the living, but those who refused. Where they cannot hold it, wait for the suspects' sake.
+
+        Where cells are short and no profile was demanded, nodes compute exactly what their arrays do not hold.
+        """
         until = monotonic_s() + SUSPECTS_S
         while True:
             offers = gather_offers(self._membership, self._holding.ledger)
             offers = [offer for offer in offers if offer.peer_id not in refused]
+            devices = await self._expectations.needs(accuracy, partitioning, offers)
             try:
-                return place(partitioning, survive, offers, name.encode())
+                return place_on_devices(partitioning, survive, offers, name.encode(), devices)
             except (InsufficientCapacity, NotEnoughPeers):
                 suspects = [row for row in self._membership.peers() if row.state == "suspect"]
                 if not suspects or monotonic_s() >= until:
@@ -224,6 +265,8 @@ class PuttingService:
 
     async def _reserve_everywhere(self, put: Put, data_type: int) -> dict[str, InsufficientCapacity]:
         failures: dict[str, InsufficientCapacity] = {}
+        offers = gather_offers(self._membership, self._holding.ledger)
+        cells = {offer.peer_id: put.devices.of(offer).cells for offer in offers}
 
         async def reserve(peer_id: str, need: Need) -> None:
             request = wire.ReserveCopiesRequest(
@@ -233,13 +276,20 @@ class PuttingService:
                 rows=put.partitioning.rows,
                 columns=put.partitioning.columns,
                 data_type=data_type,  # type: ignore[arg-type]
+                target_error=put.accuracy.target_error,
+                profile=put.accuracy.profile,
+                cells=need.resident_partitions * cells.get(peer_id, 0),
             )
             try:
                 if peer_id == self._own_peer_id:
                     self._holding.reserve(request, peer_id)
+                    compiling = self._holding.compiles_for(request)
                 else:
                     deadline = monotonic_s() + RESERVE_TIMEOUT_S
-                    await self._sessions.call(peer_id, RESERVE, request, deadline=deadline)
+                    told = await self._sessions.call(peer_id, RESERVE, request, deadline=deadline)
+                    compiling = read_reply(wire.ReserveCopiesResponse, told, peer_id).compiling
+                if compiling:
+                    put.compiling.add(peer_id)
             except SedmadError as error:
                 name = self._membership.name_of(peer_id)
                 failures[peer_id] = InsufficientCapacity(
@@ -307,7 +357,19 @@ class PuttingService:
                 kind=kind_to_wire(kind),
                 sources=[self._own_peer_id],
             )
-            await self._sessions.call(peer_id, HOLD, request, deadline=monotonic_s() + HOLD_TIMEOUT_S)
+            try:
+                await self._sessions.call(peer_id, HOLD, request, deadline=monotonic_s() + HOLD_TIMEOUT_S)
+            except (NodeUnreachable, SessionLost) as error:
+                name = self._membership.name_of(peer_id)
+                raise NodeUnreachable(
+                    f"{put.name} was not stored",
+                    why=f"{name} was to hold a part of it, and went away: {error.what}",
+                    hint="Store it again: it goes to others as long as that node is away.",
+                    node=name,
+                    matrix=put.name,
+                ) from error
+        if kind is Kind.RESIDENT:
+            put.compiling.discard(peer_id)
         put.safe_bytes += put.partitioning.size_bytes(index)
         put.changed.set()
 
@@ -323,4 +385,37 @@ class PuttingService:
             received_bytes=put.received_bytes,
             safe_bytes=put.safe_bytes,
             total_copy_bytes=put.total_copy_bytes,
+            phase=self._phase(put),
         )
+
+    def _phase(self, put: Put) -> str:
+        names = ", ".join(sorted(map(self._membership.name_of, put.compiling)))
+        return f"compiling on {names}" if names else ""
+
+
+def accuracy_of(request: wire.PutMatrixRequest, dtype: str) -> Accuracy:
+    """Return what is asked of the products of a matrix that is to be stored.
+
+    Raises:
+        UsageError: it is not possible, or not for such values.
+    """
+    try:
+        accuracy = Accuracy(request.target_error, request.profile)
+    except UsageError as error:
+        error.matrix = request.name
+        raise
+    if accuracy.target_error and dtype == "int8":
+        raise UsageError(
+            f"{request.name} cannot have a target error",
+            why="products of integers are exact",
+            hint="Store it without --target-error, or convert it to float32 first.",
+            matrix=request.name,
+        )
+    if accuracy.target_error and request.allow_nonfinite:
+        raise UsageError(
+            f"{request.name} cannot have a target error",
+            why="no device can be programmed with NaN or infinities",
+            hint="Clean the matrix, or store it without --target-error.",
+            matrix=request.name,
+        )
+    return accuracy

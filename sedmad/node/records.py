@@ -15,7 +15,12 @@ ADVERT_DOMAIN = "sedma/v1/advert"
 CLAIM_DOMAIN = "sedma/v1/claim"
 AUTHORSHIP_DOMAIN = "sedma/v1/authorship"
 
-DATA_TYPES = {"float32": wire.DATA_TYPE_FLOAT32, "float64": wire.DATA_TYPE_FLOAT64}
+DATA_TYPES = {
+    "float16": wire.DATA_TYPE_FLOAT16,
+    "float32": wire.DATA_TYPE_FLOAT32,
+    "float64": wire.DATA_TYPE_FLOAT64,
+    "int8": wire.DATA_TYPE_INT8,
+}
 DTYPES: dict[int, str] = {number: name for name, number in DATA_TYPES.items()}
 NODE_STATES = {
     "starting": wire.NODE_STATE_STARTING,
@@ -37,6 +42,8 @@ _ADVERT_AMOUNTS = (
     "disk_used_bytes",
     "compute_gflops",
     "memory_bandwidth_bytes_per_s",
+    "cells_pledged",
+    "cells_used",
     "queue_s",
     "service_s",
     "wall_time_s",

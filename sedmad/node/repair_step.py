@@ -15,6 +15,7 @@ from functools import partial
 import structlog
 import trio
 
+from sedmad import failpoints
 from sedmad.core.mending import NewCopy
 from sedmad.core.placement import Need
 from sedmad.core.repair import Layout, RepairPlan
@@ -24,7 +25,7 @@ from sedmad.node.clock import monotonic_s, wall_time_s
 from sedmad.node.establishing import EstablishingService
 from sedmad.node.holding import PUT_ID_BYTES, HoldingService
 from sedmad.node.manifest import Manifest, kind_to_wire
-from sedmad.node.manifests import ManifestService
+from sedmad.node.manifests import KeptManifest, ManifestService
 from sedmad.node.membership import MembershipService
 from sedmad.node.records import DATA_TYPES
 from sedmad.node.releasing import ReleasingService
@@ -49,16 +50,20 @@ class RepairStep:
 
     Attributes:
         before: the manifest that it was planned on.
+        survive: the loss of how many nodes the matrix is to survive from now on.
         absent: nodes that are replaced because they are dead or leave.
         pending: copies that are not made yet.
         made_bytes: of what has to travel, how much is where it belongs.
         refused_by: targets that have less room than was known.
         put_id: what its copies are called until they are the matrix's.
+        cells: of each target's crossbar arrays, what a resident copy is expected to take there.
     """
 
     before: Manifest
     plan: RepairPlan
+    survive: int
     absent: frozenset[str]
+    cells: Mapping[str, int] = field(default_factory=dict)
     pending: set[NewCopy] = field(init=False)
     made_bytes: int = 0
     refused_by: set[str] = field(default_factory=set)
@@ -85,6 +90,7 @@ class RepairStep:
         """Return the manifest that ends it."""
         return successor(
             self.before,
+            survive=self.survive,
             guardians=self.plan.guardians or self.before.guardians,
             copies=tuple(
                 _kinds(self.plan.copies[index]) if index in self.plan.copies else copies
@@ -153,7 +159,9 @@ class RepairSteps:
                 if step.holders:
                     await self._releasing.intend(step)
                     await self._reserve(step)
+                    failpoints.reach("repair_step.reserved")
                     await self._make_copies(step)
+                    failpoints.reach("repair_step.copied")
                 established = await self._write(step)
             finally:
                 if step.holders and not established:
@@ -163,7 +171,8 @@ class RepairSteps:
     async def settle(self, manifest: Manifest) -> None:
         """Have a manifest of ours established that a failure or a crash left in doubt.
 
-        Copies that it names may have been given up since, so every living holder has to say that it has its own.
+        Copies that it names may have been given up since, so every living holder has to say that it has its own; unless
+        the last established manifest named them already, as then none of them was given up.
 
         Raises:
             HoldersUnreachable: no holder of some partition lives.
@@ -178,9 +187,10 @@ class RepairSteps:
                 raise HoldersUnreachable("a change of a matrix stays in doubt while its holders are away")
             # The id of no put: whoever is given it answers for all copies that the manifest gives it.
             nothing = secrets.token_bytes(PUT_ID_BYTES)
+            needed = frozenset() if manifest.copies_established else frozenset(living - {self._own_peer_id})
             with trio.CancelScope(shield=True):
                 await self._establishing.establish(
-                    successor(manifest), put_id=nothing, needed=frozenset(living - {self._own_peer_id})
+                    successor(manifest), put_id=nothing if needed else b"", needed=needed
                 )
 
     async def _reserve(self, step: RepairStep) -> None:
@@ -194,6 +204,9 @@ class RepairSteps:
                 rows=step.before.rows,
                 columns=step.before.columns,
                 data_type=DATA_TYPES[step.before.dtype],
+                target_error=step.before.accuracy.target_error,
+                profile=step.before.accuracy.profile,
+                cells=need.resident_partitions * step.cells.get(peer_id, 0),
             )
             try:
                 if peer_id == self._own_peer_id:
@@ -247,9 +260,14 @@ class RepairSteps:
             step.made_bytes += step.before.size_of(copy.partition)
 
     async def _write(self, step: RepairStep) -> bool:
-        async with self._manifests.writing(step.before.key):
-            kept = self._manifests.get(step.before.key)
+        key = step.before.key
+        async with self._manifests.writing(key):
+            kept = self._manifests.get(key)
             if kept is None or kept.manifest.order != step.before.order:
+                return False
+            # A matrix gets another name without another manifest, where it keeps what that promises.
+            directory = self._membership.core.directory
+            if directory.promised_survive(key.matrix_digest, key.first_owner) > step.survive:
                 return False
             # From here on it is written or taken back, whoever returns.
             with trio.CancelScope(shield=True):
@@ -263,18 +281,21 @@ class RepairSteps:
                         also=also,
                     )
                 except NotEnoughPeers:
-                    await self._take_back(step.before)
+                    await self._take_back(kept)
                     raise
                 return True
 
-    async def _take_back(self, before: Manifest) -> None:
+    async def _take_back(self, kept: KeptManifest) -> None:
         """Have the manifest again that was there before: the copies of the failed one are being given up."""
+        before = kept.manifest
         failed = self._manifests.get_kept(before.key)
-        if failed is None or failed.order <= before.order:
-            return
-        again = successor(failed, guardians=before.guardians, copies=before.copies)
+        if failed is None or failed.order <= before.order or failed.epoch != before.epoch:
+            return  # Nothing of ours was written, or the matrix is somebody else's by now.
+        again = successor(
+            failed, survive=before.survive, guardians=before.guardians, copies=before.copies
+        )
         try:
-            await self._establishing.establish(again)
+            await self._establishing.establish(again, back_to=kept)
         except NotEnoughPeers as error:
             log.warning("repair_in_doubt", digest=before.key.matrix_digest.hex()[:16], why=error.why)
 

@@ -8,6 +8,7 @@ Woken by what membership finds and by a slow timer. What to do is `sedmad.core.r
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -22,6 +23,7 @@ from sedmad.core.retrying import Retries
 from sedmad.errors import SedmadError
 from sedmad.node.clock import monotonic_s
 from sedmad.node.establishing import EstablishingService
+from sedmad.node.expecting import Expectations
 from sedmad.node.holding import HoldingService
 from sedmad.node.manifest import Manifest
 from sedmad.node.manifests import ManifestService
@@ -43,6 +45,8 @@ MATRICES_MAX = 2
 LOOK_S = 30.0
 # Changes come in crowds, when a switch fails or a room is powered on.
 LOOKS_APART_S = 0.1
+# The author of a matrix made all of its names; whoever owns it after it may yet hear of one that promises more.
+HEARD_AFTER_S = 35.0
 # A target that refuses tells what really is free there; the next plan leaves it out.
 REFUSALS_MAX = 3
 
@@ -51,6 +55,7 @@ class RepairingService:
     """Repairs the matrices that this node owns.
 
     Args:
+        expectations: of what copies take of devices.
         wanted: which partitions of a matrix products asked for lately; these become resident first.
         losses: how long the dead are waited for.
     """
@@ -64,6 +69,7 @@ class RepairingService:
         holding: HoldingService,
         establishing: EstablishingService,
         steps: RepairSteps,
+        expectations: Expectations | None = None,
         wanted: Callable[[ManifestKey], Collection[int]] = lambda key: (),
         losses: LossTable | None = None,
     ) -> None:
@@ -73,15 +79,17 @@ class RepairingService:
         self._holding = holding
         self._establishing = establishing
         self._steps = steps
+        self._expectations = expectations or Expectations()
         self._wanted = wanted
         self._losses = losses or LossTable()
         self._lost: frozenset[str] = frozenset()
         self._leaving: frozenset[str] = frozenset()
-        # All by matrix of ours; those that are whole are in none.
+        # All by matrix of ours; those that are whole, and survive no more than is promised, are in none.
         self._queued: set[ManifestKey] = set()
         self._under_way: dict[ManifestKey, RepairStep | None] = {}
         self._retries: Retries[ManifestKey] = Retries()
         self._degraded: dict[ManifestKey, str] = {}
+        self._surplus_since_s: dict[ManifestKey, float] = {}
         # What peers offered when they were last heard, as far as it matters here; no more of them than there are peers.
         self._offered: dict[str, tuple[object, ...]] = {}
         self._restored_bytes = 0
@@ -166,6 +174,7 @@ class RepairingService:
         keys = {manifest.key for manifest in ours}
         self._retries.keep(keys)
         self._degraded = {key: why for key, why in self._degraded.items() if key in keys}
+        self._surplus_since_s = {key: at_s for key, at_s in self._surplus_since_s.items() if key in keys}
         due = [key for key in keys - self._queued - self._under_way.keys() if self._retries.is_due(key, now)]
         for key in sorted(due, key=lambda key: (not self._wanted(key), key.matrix_digest)):
             self._queued.add(key)
@@ -251,25 +260,41 @@ class RepairingService:
             if kept is None or not kept.established:
                 return None
         manifest = kept.manifest
+        survive = self._survive(manifest, monotonic_s())
         peers = {*manifest.holders, *manifest.guardians}
+        offers = [
+            offer
+            for offer in gather_offers(self._membership, self._holding.ledger)
+            if offer.peer_id not in refused
+        ]
+        devices = await self._expectations.needs_if_any(manifest.accuracy, manifest.partitioning, offers)
         plan = plan_repair(
-            layout_of(manifest),
+            replace(layout_of(manifest), survive=survive),
             {peer: cast("PeerState", self._membership.state_of(peer)) for peer in peers},
-            offers=[
-                offer
-                for offer in gather_offers(self._membership, self._holding.ledger)
-                if offer.peer_id not in refused
-            ],
+            offers=offers,
             lost=self._lost,
             leaving=self._leaving,
             wanted=self._wanted(key),
             names={peer: self._membership.name_of(peer) for peer in peers},
+            devices=devices,
         )
         if plan.degraded:
             self._degraded[key] = plan.degraded
-        if plan.is_empty:
+        if plan.is_empty and survive == manifest.survive:
             return None
-        return RepairStep(manifest, plan, absent=(self._lost | self._leaving) & peers)
+        cells = {offer.peer_id: devices.of(offer).cells for offer in offers}
+        return RepairStep(manifest, plan, survive, (self._lost | self._leaving) & peers, cells)
+
+    def _survive(self, manifest: Manifest, now: float) -> int:
+        """Return the loss of how many nodes a matrix is to survive: what its names promise, as far as that is known."""
+        key, directory = manifest.key, self._membership.core.directory
+        promised = directory.promised_survive(key.matrix_digest, key.first_owner)
+        if promised >= manifest.survive:
+            self._surplus_since_s.pop(key, None)
+            return promised
+        since_s = self._surplus_since_s.setdefault(key, now)
+        knows_all_names = key.first_owner == self._own_peer_id or now >= since_s + HEARD_AFTER_S
+        return promised if knows_all_names else manifest.survive
 
     def _note_done(self, step: RepairStep) -> None:
         self._restored_bytes += step.made_bytes

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import trio
 
+from crossbar.analog import AnalogPartition
 from crossbar.engine import Engine, ProgrammedPartition
+from sedmad.core.accuracy import EXACT, Accuracy
 from sedmad.errors import BytesCorrupt
+from sedmad.node.devices import Devices
+from sedmad.node.programming import PartitionKey
 from sedmad.store.blobs import BlobStore
 
 # Standby copies that answered lately stay mapped: mapping costs 50 us, and the pages are the kernel's to keep or drop.
@@ -20,11 +24,16 @@ Shape = tuple[int, int, str]
 
 
 class Residents:
-    """Programmed partitions by digest and shape; matrices that share bytes share them."""
+    """Programmed partitions by digest and shape; matrices that share bytes share them.
 
-    def __init__(self, blobs: BlobStore, engine: Engine) -> None:
+    All of them can be computed with exactly; those of matrices with a target error are on this node's devices as well,
+    where it has some.
+    """
+
+    def __init__(self, blobs: BlobStore, engine: Engine, devices: Devices | None = None) -> None:
         self._blobs = blobs
         self._engine = engine
+        self.devices = devices
         self._resident: dict[bytes, Mapping[Shape, ProgrammedPartition]] = {}
         self._standby: dict[tuple[bytes, Shape], ProgrammedPartition] = {}
 
@@ -48,9 +57,29 @@ class Residents:
         self._resident[digest] = {**self._resident.get(digest, {}), shape: programmed}
         self._standby.pop((digest, shape), None)
 
+    async def program_devices(
+        self, digest: bytes, rows: int, columns: int, dtype: str, accuracy: Accuracy, *, put: Hashable
+    ) -> None:
+        """Put a programmed partition of a put on this node's devices, where its accuracy is for them.
+
+        Raises:
+            TargetUnreachable: they were demanded, and no plan keeps the target.
+        """
+        if self.devices is not None:
+            await self.devices.program(PartitionKey(digest, rows, columns, dtype, accuracy), put=put)
+
+    def program_devices_soon(
+        self, digest: bytes, rows: int, columns: int, dtype: str, accuracy: Accuracy
+    ) -> None:
+        """Have that done while the partition answers already, exactly."""
+        if self.devices is not None:
+            self.devices.program_soon(PartitionKey(digest, rows, columns, dtype, accuracy))
+
     def drop(self, digest: bytes) -> None:
         """Let go of what is programmed of these bytes; products under way keep theirs."""
         self._resident.pop(digest, None)
+        if self.devices is not None:
+            self.devices.drop(digest)
 
     def forget(self, digest: bytes) -> None:
         """The blob is about to be deleted, or its bytes are not what they were: keep nothing of it."""
@@ -58,8 +87,10 @@ class Residents:
         for key in [key for key in self._standby if key[0] == digest]:
             del self._standby[key]
 
-    async def get(self, digest: bytes, rows: int, columns: int, dtype: str) -> ProgrammedPartition:
-        """Return a partition to multiply with; a standby copy answers through the page cache.
+    async def get(
+        self, digest: bytes, rows: int, columns: int, dtype: str, accuracy: Accuracy = EXACT
+    ) -> ProgrammedPartition | AnalogPartition:
+        """Return a partition to multiply with; a standby copy answers through the page cache, exactly.
 
         Raises:
             BytesCorrupt: the stored bytes are gone or changed.
@@ -67,6 +98,8 @@ class Residents:
         shape = (rows, columns, dtype)
         found = self._resident.get(digest, {}).get(shape) or self._standby.get((digest, shape))
         if found is not None and self._blobs.unchanged(digest):
+            if accuracy.target_error and self.devices is not None:
+                return self.devices.get(PartitionKey(digest, *shape, accuracy)) or found
             return found
         # Nobody has looked at it since this node started, or somebody wrote to it.
         try:

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 import structlog
 import trio
 
+from crossbar.devices import DeviceProfile
 from sedmad import failpoints
 from sedmad.errors import first_known
 from sedmad.home import Home
 from sedmad.net.credentials import Credentials
 from sedmad.net.identity import Identity
+from sedmad.node.arrays import find_profile
 from sedmad.node.configuration import Configuration, load_configuration
 from sedmad.node.daemon import run_node
 from sedmad.node.log import configure_log
@@ -35,6 +37,7 @@ def run_daemon(home: Home, overrides: Mapping[str, object]) -> None:
         ConfigurationInvalid: a setting is wrong.
     """
     configuration = load_configuration(home.configuration_file, os.environ, overrides)
+    profile = find_profile(configuration.profile, home.profiles)
     credentials = Credentials.load(home.certificates)
     identity = Identity.load(home.identity_key)
     home.create()
@@ -44,7 +47,7 @@ def run_daemon(home: Home, overrides: Mapping[str, object]) -> None:
     _allow_open_files()
     with locked_home(home.lock_file):
         try:
-            trio.run(_run, home, identity, credentials, configuration)
+            trio.run(_run, home, identity, credentials, configuration, profile)
         except BaseExceptionGroup as group:
             if known := first_known(group):
                 raise known from group
@@ -60,12 +63,16 @@ def _allow_open_files() -> None:
 
 
 async def _run(
-    home: Home, identity: Identity, credentials: Credentials, configuration: Configuration
+    home: Home,
+    identity: Identity,
+    credentials: Credentials,
+    configuration: Configuration,
+    profile: DeviceProfile,
 ) -> None:
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, stopping)
-        await run_node(home, identity, credentials, configuration, stopping)
+        await run_node(home, identity, credentials, configuration, profile, stopping)
         nursery.cancel_scope.cancel()
     log.info("stopped")
 

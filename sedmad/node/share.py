@@ -12,6 +12,7 @@ import numpy as np
 from sedmad.net.sessions import Sessions
 from sedmad.node.manifest import Manifest
 from sedmad.node.multiplying import MULTIPLY, MultiplyingService, result_shape
+from sedmad.node.noise import NoiseKeys
 from sedmad.node.panels import Panel, as_bytes, empty_panel
 from sedmad.node.replies import read_reply
 from sedmad.node.succession import key_to_wire
@@ -58,6 +59,7 @@ class ShareAsker:
         manifest: Manifest,
         partitions: tuple[int, ...],
         panel: Panel,
+        noise: NoiseKeys,
         *,
         transposed: bool,
         deadline: float,
@@ -65,7 +67,8 @@ class ShareAsker:
         """Return a holder's share of a product.
 
         Args:
-            panel: all of X, (columns, n), the matrix's dtype.
+            panel: all of X, (columns, n), of the dtype `panel_dtype`.
+            noise: (columns,), what devices draw their noise with; empty where arithmetic is exact.
 
         Raises:
             SedmadError: the holder cannot be reached, holds something else, or is too late.
@@ -73,10 +76,11 @@ class ShareAsker:
         part = _slices(manifest, partitions, panel) if transposed else panel
         if peer_id == self._own_peer_id:
             result = await self._multiplying.multiply(
-                manifest, partitions, part, transposed=transposed, deadline=deadline
+                manifest, partitions, part, noise, transposed=transposed, deadline=deadline
             )
             return ShareResult(result.arrays, result.wait_s, result.service_s)
-        arrays, memory = _result_arrays(manifest, partitions, len(panel), transposed)
+        integers = np.issubdtype(panel.dtype, np.integer)
+        arrays, memory = _result_arrays(manifest, partitions, len(panel), transposed, integers)
         request = wire.MultiplyPartitionsRequest(
             key=key_to_wire(manifest.key),
             epoch=manifest.epoch,
@@ -85,6 +89,8 @@ class ShareAsker:
             columns=len(panel),
             transposed=transposed,
             request_id=next(self._request_ids),
+            integers=integers,
+            noise_keys=noise.tolist(),
         )
         encoded = await self._sessions.call(
             peer_id, MULTIPLY, request, deadline=deadline, payload=as_bytes(part), into=memory
@@ -100,11 +106,11 @@ def _slices(manifest: Manifest, partitions: Iterable[int], panel: Panel) -> Pane
 
 
 def _result_arrays(
-    manifest: Manifest, partitions: tuple[int, ...], columns: int, transposed: bool
+    manifest: Manifest, partitions: tuple[int, ...], columns: int, transposed: bool, integers: bool
 ) -> tuple[list[Panel], memoryview]:
     """Return an array per partition, all in one piece of memory that the answer is written into."""
-    lengths = [result_shape(manifest, index, transposed)[0] for index in partitions]
-    dtype = result_shape(manifest, partitions[0], transposed)[1]
+    shapes = [result_shape(manifest, index, transposed=transposed, integers=integers) for index in partitions]
+    lengths, dtype = [length for length, _ in shapes], shapes[0][1]
     whole = empty_panel(1, columns * sum(lengths), dtype)
     arrays, offset = [], 0
     for length in lengths:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
@@ -39,7 +38,7 @@ def spool_room(ledger: CapacityLedger, put: Put, own_peer_id: str) -> Iterator[i
         return
     places = min(AHEAD_MAX, passing, max(1, ledger.disk.available_bytes // cut.size_bytes(0)))
     key = ("spool", put.put_id)
-    ledger.reserve(key, expires_at_s=math.inf, disk_bytes=places * cut.size_bytes(0))
+    ledger.reserve(key, disk_bytes=places * cut.size_bytes(0))
     try:
         yield places
     finally:
@@ -75,7 +74,7 @@ async def spool(
         async with blobs.create(size_bytes) as writer:
             while writer.offset < size_bytes:
                 piece = await source.take(size_bytes - writer.offset)
-                if not allow_nonfinite:
+                if not allow_nonfinite and dtype != "int8":
                     await checker.check(piece)
                 await writer.write(piece)
             await keep(index, writer)

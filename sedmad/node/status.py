@@ -114,6 +114,8 @@ class NodeService:
                 for report in (*repairs.under_repair, *repairs.waiting)[:REPAIRS_TOLD_MAX]
             ],
             restored_bytes=repairs.restored_bytes,
+            cells_pledged=advert.cells_pledged,
+            cells_used=advert.cells_used,
         )
 
     async def list_peers(self, request: wire.ListPeersRequest, call: IncomingCall) -> wire.ListPeersResponse:
@@ -155,6 +157,8 @@ class NodeService:
             labels=dict(advert.labels),
             node_state=NODE_STATES[advert.state],
             clock_skew_s=skew_s,
+            cells_pledged=advert.cells_pledged,
+            cells_used=advert.cells_used,
         )
 
     def _warnings(self, peers: list[wire.PeerSummary]) -> list[str]:

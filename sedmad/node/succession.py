@@ -135,6 +135,17 @@ def succession(before: bytes, promises: Iterable[bytes]) -> bytes:
     ).SerializeToString()
 
 
+def begun_in(epoch: int, links: Sequence[bytes]) -> int:
+    """Return the epoch in which its first owner began a matrix, by a manifest's epoch and encoded links.
+
+    It begins again, in an epoch later than all before, where another owner had ended it.
+    """
+    if not links:
+        return epoch
+    before = wire.Succession.FromString(links[0]).before
+    return wire.Guardianship.FromString(before.guardianship).epoch
+
+
 def check_successions(key: ManifestKey, owner: str, epoch: int, links: Sequence[wire.Succession]) -> None:
     """Check that a matrix came from its first owner to `owner`, in `epoch`.
 

@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from sedmad.errors import BytesCorrupt, DiskFull, LocalError, Overloaded, SedmadError, StoreUnusable
-from sedmad.store import snapshots
+from sedmad.store import snapshots, write_ahead_log
 from sedmad.store.disk import fsync_directory
 from sedmad.store.schema import MIGRATIONS, Migration, migrate
 from sedmad.store.snapshots import Changes
@@ -70,7 +70,8 @@ class Database:
 
     Attributes:
         restored_from: where the database was damaged and its snapshot was taken up, or an empty one: the damaged
-            file. What this node promised, kept and held since is not in the tables then. Until `reconciled` it
+            file; the database itself where its log or single rows were damaged. What this node promised, kept and
+            held since is not in the tables then. Until `reconciled` it
             must free no bytes that the tables do not name, give no promise, and write no manifest before it
             asked others for newer ones.
         damage: what a statement found damaged since it was opened; the next start takes up the snapshot.
@@ -131,9 +132,14 @@ class Database:
         """Open both connections and migrate, restored first where it is damaged; for a worker thread, once."""
         with self._translating_errors():
             snapshots.finish(self.path)
-            if fault := self._fault():
+            fault, lost_frames = self._examine()
+            if fault:
                 damaged = snapshots.restore(self.path, migrations)
                 log.error("database_damaged", path=str(self.path), why=fault, kept_as=str(damaged))
+            elif lost_frames:
+                # What stands may be newer than the snapshot: it stays, and what it lacks is for others to tell.
+                snapshots.distrust(self.path)
+                log.error("database_log_damaged", path=str(self.path), lost_frames=lost_frames)
             restored = snapshots.restored_path(self.path)
             if restored.exists():
                 self.restored_from = self.path.with_name(restored.read_text())
@@ -143,6 +149,8 @@ class Database:
             self._writer.execute("PRAGMA synchronous = FULL")
             self._writer.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
             migrate(self._writer, str(self.path), migrations)
+            if lost_frames and not fault:
+                snapshots.catch_up(self._writer, restored.stat().st_mtime)
             fsync_directory(self.path.parent)
             self._reader = self._connect()
             self._reader.execute("PRAGMA query_only = ON")
@@ -239,12 +247,15 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
 
-    def _fault(self) -> str:
-        """Return what is wrong with the file, empty when it is sound or new."""
+    def _examine(self) -> tuple[str, int]:
+        """Return what is wrong with the file, empty when it is sound or new, and how many frames its log lost."""
         if not self.path.exists() or not self.path.stat().st_size:
-            return "It is empty or gone." if snapshots.snapshot_path(self.path).exists() else ""
+            return "It is empty or gone." if snapshots.snapshot_path(self.path).exists() else "", 0
+        committed = write_ahead_log.committed_frames(self.path)
         with closing(self._connect()) as connection:
-            return snapshots.fault_of(connection)
+            fault = snapshots.fault_of(connection)
+            lost_frames = max(0, committed - write_ahead_log.frames_taken(connection)) if not fault else 0
+            return fault, lost_frames
 
     def _snapshot(self) -> float:
         with self._translating_errors():

@@ -46,7 +46,17 @@ _SECOND: Migration = (
     "CREATE TABLE setting (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT",
 )
 
-MIGRATIONS: Sequence[Migration] = (_FIRST, _SECOND)
+# What simulated crossbars were programmed with.
+_THIRD: Migration = (
+    """CREATE TABLE programmed (
+        digest BLOB NOT NULL, rows INTEGER NOT NULL, columns INTEGER NOT NULL, dtype TEXT NOT NULL,
+        target_error REAL NOT NULL, demanded TEXT NOT NULL,
+        profile TEXT NOT NULL, profile_digest BLOB NOT NULL, engine_version INTEGER NOT NULL,
+        seed INTEGER NOT NULL, programmed_at_s REAL NOT NULL, plan TEXT NOT NULL,
+        PRIMARY KEY (digest, rows, columns, dtype, target_error, demanded)) STRICT""",
+)
+
+MIGRATIONS: Sequence[Migration] = (_FIRST, _SECOND, _THIRD)
 
 # Tables that are older than what their node did since (snapshots.py) must not have it do the same again: what it
 # counts goes on far ahead of where it can have been, and whoever was invited is invited anew.

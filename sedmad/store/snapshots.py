@@ -141,6 +141,12 @@ def restore(path: Path, migrations: Sequence[Migration]) -> Path:
     return damaged
 
 
+def catch_up(connection: sqlite3.Connection, wall_time_s: float) -> None:
+    """Have counters in tables that lost their latest rows go on beyond all that they can have counted."""
+    for statement in AFTER_RESTORING:
+        connection.execute(statement, {"wall_time_s": int(wall_time_s)})
+
+
 def finish(path: Path) -> None:
     """Put a database that was prepared in its place; nothing where none is."""
     restoring = _beside(path, ".restoring")
@@ -164,8 +170,7 @@ def _prepare(path: Path, migrations: Sequence[Migration], wall_time_s: float) ->
                 os.truncate(part, 0)
     with closing(_connect(part)) as copied:
         migrate(copied, str(path), migrations)
-        for statement in AFTER_RESTORING:
-            copied.execute(statement, {"wall_time_s": int(wall_time_s)})
+        catch_up(copied, wall_time_s)
     _fsync(part)
     part.rename(_beside(path, ".restoring"))
     fsync_directory(path.parent)

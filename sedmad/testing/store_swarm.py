@@ -96,6 +96,12 @@ class StoreSwarm:
             self._lose(node_id, forever=rng.random() < 0.3)
         self.simulator.call_later(rng.uniform(0.1, self.faults.down_maximum_s), lambda: self.start(node_id))
 
+    def close(self) -> None:
+        """End all that is under way; nothing can be asked of the nodes any more."""
+        for node in self.nodes.values():
+            if node.core is not None:
+                node.core.tasks.close()
+
     def pause(self, node_id: str, seconds: float) -> None:
         if self.nodes[node_id].running:
             self.simulator.note(f"{node_id} stops for {seconds:.1f} s")
@@ -242,6 +248,15 @@ def run(seed: int, *, trace: bool = False) -> tuple[StoreSwarm, Report]:
         InvariantBroken: something happened that must not.
     """
     swarm = StoreSwarm(seed, trace=trace)
+    try:
+        settled_after_s = _run(swarm)
+    finally:
+        swarm.close()
+    return swarm, Report(seed, len(swarm.node_ids), dict(sorted(swarm.counts.items())), settled_after_s)
+
+
+def _run(swarm: StoreSwarm) -> float:
+    """Let a swarm have its day; return how long it took to settle."""
     simulator, faults = swarm.simulator, swarm.faults
 
     def ask() -> None:
@@ -259,8 +274,7 @@ def run(seed: int, *, trace: bool = False) -> tuple[StoreSwarm, Report]:
         faults.pause_maximum_s if faults.pause_every_s else 0.0,
     )
     simulator.run_for(last_fault_s + 1.0)
-    settled_after_s = settle(swarm)
-    return swarm, Report(seed, len(swarm.node_ids), dict(sorted(swarm.counts.items())), settled_after_s)
+    return settle(swarm)
 
 
 def settle(swarm: StoreSwarm) -> float:

@@ -28,7 +28,13 @@ from sedmad.wire.calls import CallCancelled, Calls, RequestData, RequestReceived
 from sedmad.wire.frame import PAYLOAD_BYTES_MAX, FrameDecoder, encode
 from sedmad.wire.status import to_status
 
-DTYPES = {wire.DATA_TYPE_FLOAT32: np.dtype("<f4"), wire.DATA_TYPE_FLOAT64: np.dtype("<f8")}
+DTYPES = {
+    wire.DATA_TYPE_FLOAT16: np.dtype("<f2"),
+    wire.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    wire.DATA_TYPE_FLOAT64: np.dtype("<f8"),
+    wire.DATA_TYPE_INT8: np.dtype("i1"),
+}
+DATA_TYPES = {dtype.name: data_type for data_type, dtype in DTYPES.items()}
 PEER_ID = "12D3KooWAlphaAlphaAlphaAlphaAlphaAlphaAlphaAlphaAlpha"
 OTHER_PEER_ID = "12D3KooWBetaBetaBetaBetaBetaBetaBetaBetaBetaBetaBeta"
 
@@ -282,13 +288,12 @@ class FakeDaemon:
 
     def store(self, name: str, values: np.ndarray, survive: int = 1) -> wire.MatrixSummary:
         version = self.stored[name].summary.version + 1 if name in self.stored else 1
-        data_type = wire.DATA_TYPE_FLOAT32 if values.dtype.itemsize == 4 else wire.DATA_TYPE_FLOAT64
         summary = wire.MatrixSummary(
             name=name,
             version=version,
             rows=values.shape[0],
             columns=values.shape[1],
-            data_type=data_type,
+            data_type=DATA_TYPES[values.dtype.name],
             survive=survive,
             owner=PEER_ID,
             owner_name="alpha",
@@ -394,18 +399,20 @@ class FakeDaemon:
             raise DeadlineExceeded("products have deadlines")
         stored = self.find(request.name, request.version)
         matrix = stored.values.T if request.transposed else stored.values
+        wide = np.dtype("<f8" if matrix.dtype == np.float64 else "<f4")
+        dtype = np.dtype("<i4") if request.integers else wide
         payload = call.payload()
         if (
             not 0 < request.columns <= 64
-            or len(payload) != request.columns * matrix.shape[1] * matrix.itemsize
+            or len(payload) != request.columns * matrix.shape[1] * dtype.itemsize
         ):
             raise ShapeMismatch(f"a panel of {request.columns} columns has {len(payload)} bytes")
-        panel = np.frombuffer(payload, stored.values.dtype).reshape(request.columns, matrix.shape[1])
+        panel = np.frombuffer(payload, dtype).reshape(request.columns, matrix.shape[1])
         with np.errstate(all="ignore"):
-            result = np.ascontiguousarray(panel @ matrix.T)
+            result = np.ascontiguousarray(panel @ matrix.T.astype(dtype))
         response = wire.ApplyMatrixResponse(
             version=stored.summary.version,
-            data_type=stored.summary.data_type,
+            data_type=wire.DATA_TYPE_INT32 if request.integers else DATA_TYPES[dtype.name],
             length=result.shape[1],
             verification=wire.VERIFICATION_UNVERIFIED,
         )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sedmad.client import Mesh
 from sedmad.client.product import PANEL_BYTES_MAX, PANELS_IN_FLIGHT, panel_columns
 from sedmad.core.partitioning import Partitioning
-from sedmad.errors import ProtocolViolation, ShapeMismatch, UnsupportedDtype
+from sedmad.errors import ProtocolViolation, ShapeMismatch, UnsupportedDtype, UsageError
 from sedmad.wire import messages as wire
 
 
@@ -40,6 +40,29 @@ def test_products_are_those_of_numpy(
     ):
         assert got.dtype == dtype
         np.testing.assert_allclose(got, expected, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int8])
+def test_narrow_dtypes_give_float32(mesh: Mesh, rng: np.random.Generator, dtype: type) -> None:
+    weights = (20 * rng.standard_normal((70, 50))).astype(dtype)
+    w = mesh.put("w", weights)
+    x = rng.standard_normal((50, 3))
+    for got, expected in ((w @ x, weights @ x), (x.T @ w.T, x.T @ weights.T)):
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [bool, np.int8, np.uint8, np.int32, np.int64, np.uint64])
+def test_integers_stay_integers_for_int8(mesh: Mesh, rng: np.random.Generator, kind: type) -> None:
+    weights = rng.integers(-128, 128, (70, 50)).astype(np.int8)
+    w = mesh.put("w", weights)
+    x = rng.integers(0, 2, (50, 3)).astype(kind)
+    got = w @ x
+    assert got.dtype == np.int32
+    np.testing.assert_array_equal(got, weights.astype(np.int64) @ x.astype(np.int64))
+    with pytest.raises(UsageError, match="int32"):
+        w @ np.full(50, 2**31)
+    assert (w @ np.full(50, 2.0**31)).dtype == np.float32
 
 
 @pytest.mark.parametrize(
@@ -126,7 +149,7 @@ def test_a_column_of_many_frames_fits(mesh: Mesh) -> None:
 @given(
     rows=st.integers(1, 3_000_000),
     columns=st.integers(1, 1 << 19),
-    itemsize=st.sampled_from([4, 8]),
+    itemsize=st.sampled_from([1, 2, 4, 8]),
     transposed=st.booleans(),
 )
 def test_panels_are_never_wider_than_daemons_allow(
@@ -134,10 +157,10 @@ def test_panels_are_never_wider_than_daemons_allow(
 ) -> None:
     partitioning = Partitioning(rows, columns, itemsize)
     x_length, y_length = (rows, columns) if transposed else (columns, rows)
-    width = panel_columns(x_length, y_length, itemsize, transposed=transposed)
+    width = panel_columns(x_length, y_length, max(4, itemsize), transposed=transposed)
     allowed = partitioning.transposed_panel_columns if transposed else partitioning.panel_columns
     assert 1 <= width <= allowed
-    assert width == 1 or width * max(x_length, y_length) * itemsize <= PANEL_BYTES_MAX
+    assert width == 1 or width * max(x_length, y_length) * max(4, itemsize) <= PANEL_BYTES_MAX
 
 
 BAD_ANSWERS = {

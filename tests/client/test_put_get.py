@@ -71,7 +71,7 @@ def test_values_come_back_bit_for_bit(mesh: Mesh, tmp_path: Path, what: str, as_
     rows=st.integers(1, 40),
     columns=st.integers(1, 40),
     order=st.sampled_from("CF"),
-    dtype=st.sampled_from(["<f4", ">f4", "<f8", ">f8"]),
+    dtype=st.sampled_from(["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "i1"]),
     panel_bytes=st.integers(1, 500),
     chunk_bytes=st.integers(1, 300),
 )
@@ -180,6 +180,28 @@ def test_values_that_are_not_finite_are_taken_when_allowed(mesh: Mesh) -> None:
     np.testing.assert_array_equal(mesh.put("w", values, allow_nonfinite=True).get(), values)
 
 
+def test_a_scale_travels_as_float32(daemon: FakeDaemon, mesh: Mesh, tmp_path: Path) -> None:
+    sent: list[wire.PutMatrixRequest] = []
+    store = daemon.PutMatrix
+
+    def spy(call: ServedCall) -> None:
+        sent.append(wire.PutMatrixRequest.FromString(call.request.message))
+        store(call)
+
+    daemon.faults["PutMatrix"] = spy
+    values, scale = np.ones((3, 4), np.int8), np.array([1, 2.5, 4])
+    np.save(tmp_path / "s.npy", scale)
+    for given_scale in (scale, list(scale), scale.astype(">f4"), tmp_path / "s.npy"):
+        mesh.put("w", values, scale=given_scale, replace=True)
+        assert sent.pop().scale == scale.astype("<f4").tobytes()
+    for wrong, error in ((scale[:2], ShapeMismatch), (2.0, ShapeMismatch), (["a"] * 3, UnsupportedDtype)):
+        with pytest.raises(error):
+            mesh.put("w", values, scale=wrong)
+    with pytest.raises(MatrixTooLarge):
+        mesh.put("w", np.ones((200_000, 1), np.int8), scale=np.ones(200_000))
+    assert not sent
+
+
 @pytest.mark.parametrize(
     ("values", "error_class"),
     [
@@ -188,7 +210,7 @@ def test_values_that_are_not_finite_are_taken_when_allowed(mesh: Mesh) -> None:
         (np.ones(4), ShapeMismatch),
         (np.ones((2, 2, 2)), ShapeMismatch),
         (np.float64(1), ShapeMismatch),
-        (np.ones((2, 2), np.float16), UnsupportedDtype),
+        (np.ones((2, 2), np.uint8), UnsupportedDtype),
         (np.ones((2, 2), np.longdouble), UnsupportedDtype),
         (np.ones((2, 2), np.int64), UnsupportedDtype),
         (np.ones((2, 2), np.complex64), UnsupportedDtype),

@@ -91,7 +91,7 @@ def test_an_unreachable_partition_is_named_with_its_holders() -> None:
     assert caught.value.what == "2 of 3 partitions have no holder that can be asked"
     assert caught.value.why == "partition 1 is on A (dead), B (unreachable); partition 2 is on x (unknown)"
     assert caught.value.matrix == "w1"
-    with pytest.raises(HoldersUnreachable, match=r"C \(did not answer\)"):
+    with pytest.raises(HoldersUnreachable, match=r"C \(gave no answer\)"):
         go(copies[:1], estimates, avoid={"c"})
 
 

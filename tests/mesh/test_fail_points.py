@@ -124,6 +124,9 @@ TRIED_AGAIN = [
     Death("establishing.established", put),
     Death("manifests.stored", put, "ben"),
 ]
+# Of a guardian while it passes a dead owner's matrix on, and of an owner while it makes copies again.
+WHILE_PASSING_ON = ["owning.promised", "owning.won"]
+WHILE_REPAIRING = ["repair_step.reserved", "repair_step.copied", "establishing.established"]
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +162,44 @@ def test_a_client_that_tries_again_succeeds(three: MeshOfDaemons, death: Death) 
     assert_clean(three, death.after.tobytes(), death.copies)
 
 
+@pytest.mark.parametrize("point", WHILE_PASSING_ON)
+def test_a_matrix_that_is_passed_on_has_one_owner_in_the_end(three: MeshOfDaemons, point: str) -> None:
+    prepare(three, OLD)
+    guardians = [forked(three["ben"]), forked(three["cyd"])]
+    restart(guardians, point)
+    three.wait_complete()
+    three["ann"].kill()
+    wait_until(lambda: not all(daemon.runs for daemon in guardians), f"{point} to end a guardian")
+    restart([forked(daemon) for daemon in three])
+    three.wait_complete()
+    assert agreement(three) == OLD.tobytes()
+    # Somebody may decide again, whoever was promised what.
+    with three["cyd"].connect() as client:
+        replace(client)
+    assert agreement(three) == NEW.tobytes()
+    assert_clean(three, NEW.tobytes(), copies=3)
+
+
+@pytest.mark.parametrize("point", WHILE_REPAIRING)
+def test_a_repair_is_done_or_never_was(three: MeshOfDaemons, point: str) -> None:
+    prepare(three, None)
+    with three["ann"].connect() as client:
+        client.put("w", OLD, survive=1)
+    owner = forked(three["ann"])
+    restart([owner], point)
+    three.wait_complete()
+    lost = next(daemon for daemon in (three["ben"], three["cyd"]) if daemon.blob_bytes())
+    lost.kill()
+    wait_until(lambda: not owner.runs, f"{point} to end the owner")
+    restart([owner, forked(lost)])
+    three.wait_complete()
+    assert agreement(three) == OLD.tobytes()
+    assert_clean(three, OLD.tobytes(), copies=2)
+
+
 def test_every_point_is_swept() -> None:
-    assert {death.point for death in DEATHS} == set(failpoints.POINTS)
+    swept = {*(death.point for death in DEATHS), *WHILE_PASSING_ON, *WHILE_REPAIRING}
+    assert swept == set(failpoints.POINTS)
 
 
 def forked(daemon: Daemon) -> ForkedDaemon:
@@ -220,6 +259,13 @@ def die(three: MeshOfDaemons, death: Death) -> Attempt:
         attempt.wait()
     three.wait_complete()
     return attempt
+
+
+def restart(daemons: list[ForkedDaemon], point: str = "") -> None:
+    """Kill those that still run, and start all where they listened before."""
+    for daemon in daemons:
+        daemon.kill()
+        start_again(daemon, point)
 
 
 def start_again(daemon: ForkedDaemon, point: str = "") -> None:

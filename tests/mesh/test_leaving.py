@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from daemons import run_verb, wait_until
 from meshes import MeshOfDaemons
 from products import is_right, normal
 
+from sedmad.errors import StateError
 from sedmad.wire.messages import PeerState
 
 
@@ -87,3 +89,17 @@ def test_draining_nobody_is_a_mistake(four: MeshOfDaemons) -> None:
     done = run_verb(four["ann"].home, "drain", "nobody")
     assert done.returncode == 65
     assert "ann, ben, cyd, dan" in done.stderr
+
+
+def test_a_drain_that_waits_ends_when_its_node_stays_after_all(four: MeshOfDaemons) -> None:
+    with four["cyd"].connect() as mesh:
+        mesh.put("everywhere", normal(100, 64), survive=3)
+    with four["ann"].connect() as mesh:
+        progress = mesh.drain("dan")
+        left = next(progress).left
+        assert left.copies_left
+        assert "cyd moves copies" in left.waiting_for
+        four["cyd"].run("drain", "dan", "--cancel")
+        with pytest.raises(StateError, match="dan is not being emptied any more"):
+            deque(progress)
+    wait_until(lambda: four["dan"].json("status")["node"]["state"] == "ready", "dan to stay")

@@ -11,7 +11,7 @@ import numpy as np
 
 from sedmad.core.partitioning import Partitioning
 from sedmad.net.identity import Identity
-from sedmad.node.manifest import Manifest
+from sedmad.node.manifest import ITEMSIZE, Manifest
 from sedmad.node.records import DATA_TYPES
 from sedmad.store.holdings import Kind
 from sedmad.store.manifests import ManifestKey
@@ -34,7 +34,7 @@ def matrix(rows: int = 300, columns: int = 50, dtype: str = "float32", seed: int
 def manifest_of(rows: int, columns: int, dtype: str = "float32", **changes: object) -> Manifest:
     """Return a manifest of ann's that its own checks accept; a standby copy of everything is at ben."""
     owner, standby = identity_of("ann"), identity_of("ben").peer_id
-    cut = Partitioning(rows, columns, 4 if dtype == "float32" else 8)
+    cut = Partitioning(rows, columns, ITEMSIZE[dtype])
     digests = tuple(bytes([index % 256]) * 32 for index in range(cut.count))
     content = matrix_digest(DATA_TYPES[dtype], rows, columns, cut.partition_rows, digests)
     manifest = Manifest(

@@ -24,6 +24,7 @@ from sedmad.net.channel import Channel
 from sedmad.net.identity import Identity
 from sedmad.node.committing import CommittingService
 from sedmad.node.establishing import EstablishingService
+from sedmad.node.expecting import Expectations
 from sedmad.node.getting import GettingService
 from sedmad.node.healing import HealingService
 from sedmad.node.holding import HoldingService
@@ -299,6 +300,7 @@ async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_byt
             retire=removing.retire,
         ),
         releasing=releasing,
+        expectations=Expectations(),
         on_replaced=removing.on_replaced,
     )
     methods = MethodTable()

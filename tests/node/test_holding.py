@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from sedmad.errors import (
     ProtocolViolation,
 )
 from sedmad.node.holding import PUTS_MAX
+from sedmad.node.node import Node
 from sedmad.store.digests import partition_digest
 from sedmad.store.holdings import Kind, State
+from sedmad.store.manifests import ManifestKey
 from sedmad.wire import messages as wire
 
 RigFactory = Callable[..., Any]
@@ -289,3 +292,45 @@ async def test_room_for_a_put_that_was_given_up_is_asked_for_too_late(rig: RigFa
 
         await fails_with(NotPermitted, reserve)
         assert ben.used() == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("disk", [0, SIZE])
+async def test_a_matrix_of_the_same_content_lends_its_bytes_but_no_room(disk: int, rig: RigFactory) -> None:
+    """Ann believes a standby copy on ben and has it made resident, which takes no disk; only ben's own is there."""
+    async with rig("ann", "ben") as nodes:
+        ann, ben = nodes["ann"], nodes["ben"]
+        ann.membership.update_advert(memory_pledged_bytes=0)
+        _, mine, _ = await ben.put("mine", W)
+        anns = replace(mine, key=ManifestKey(mine.key.matrix_digest, ann.peer_id), owner=ann.peer_id)
+        ben.holding.reserve(reservation(disk=disk), ann.peer_id)
+        await ben.holding.hold(b"p" * 16, 0, mine.digests[0], Kind.RESIDENT)
+
+        async def commit() -> None:
+            async with ben.holding.applying(anns, b"p" * 16, established=False) as transaction:
+                await ben.database.write(transaction)
+
+        if disk:
+            await commit()
+            assert ben.used() == (2 * SIZE, 0, 2 * SIZE, 0)
+        else:
+            await fails_with(NotPermitted, commit)
+            assert ben.used() == (SIZE, SIZE, SIZE, 0)
+
+
+@pytest.mark.parametrize(("state", "taken"), [("alive", True), ("suspect", True), ("dead", False)])
+async def test_a_node_held_for_dead_sets_no_room_aside(state: str, taken: bool, rig: RigFactory) -> None:
+    """Nobody would tell that it died, and give up its put: that news came already."""
+    async with rig("ann", "ben") as nodes:
+        ben = nodes["ben"]
+        ben.membership.states[nodes["ann"].peer_id] = state
+        composed: Any = SimpleNamespace(
+            membership=ben.membership, draining=SimpleNamespace(is_draining=False)
+        )
+        ben.holding.refuses = partial(Node.refusal_of_copies, composed)
+        owner: Any = PeerCall(nodes["ann"].peer_id)
+        reserve = partial(ben.holding.reserve_copies, reservation(), owner)
+        if taken:
+            await reserve()
+        else:
+            await fails_with(InsufficientCapacity, reserve)
+        assert ben.used() == (0, SIZE * taken, 0, SIZE * taken)

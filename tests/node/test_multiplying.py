@@ -12,7 +12,7 @@ from examples import manifest_of, matrix
 from rig import fails_with
 from stand_ins import PeerCall
 
-from sedmad.errors import MatrixNotFound, ProtocolViolation, StaleManifest
+from sedmad.errors import MatrixNotFound, ProtocolViolation, StaleManifest, UsageError
 from sedmad.node.manifest import Manifest
 from sedmad.node.multiplying import MultiplyingService, columns_max
 from sedmad.node.share import ShareAsker
@@ -128,3 +128,31 @@ def test_a_panel_is_never_larger_than_may_travel() -> None:
         manifest = manifest_of(rows, columns)
         for transposed in (False, True):
             assert 1 <= columns_max(manifest, transposed) <= 64
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+async def test_a_share_of_integers_is_exact_or_refused(transposed: bool, rig: RigFactory) -> None:
+    w = np.random.default_rng(0).integers(-128, 128, (9000, 1024)).astype(np.int8)
+    async with holder_of(rig, w) as (service, manifest):
+        block = w[slice(*manifest.rows_of(1))]
+        width = len(block) if transposed else 1024
+        x = np.random.default_rng(1).integers(-1000, 1000, (3, width)).astype(np.int32)
+
+        def call_with(panel: Any) -> Any:
+            return PeerCall("ben", deadline=FAR, payload=panel.tobytes())
+
+        request = request_for(manifest, (1,), 3, transposed=transposed, integers=True)
+        _, payload = await service.multiply_partitions(request, call_with(x))
+        got = np.frombuffer(payload, np.float64 if transposed else np.int32).reshape(3, -1)
+        np.testing.assert_array_equal(got, x.astype(np.int64) @ (block if transposed else block.T))
+
+        x[1, 7] = -(2**31)
+        with pytest.raises(UsageError, match="int32"):
+            await service.multiply_partitions(request, call_with(x))
+
+
+async def test_integers_are_for_int8_only(rig: RigFactory) -> None:
+    async with holder_of(rig, W) as (service, manifest):
+        call: Any = PeerCall("ben", deadline=FAR, payload=bytes(2 * 1024 * 4))
+        with pytest.raises(ProtocolViolation, match="int8"):
+            await service.multiply_partitions(request_for(manifest, (0,), integers=True), call)

@@ -74,6 +74,27 @@ async def test_what_others_take_is_given_up_and_had_again(rig: RigFactory) -> No
         assert service.lowered_bytes == 0
 
 
+async def test_a_put_that_was_promised_more_memory_is_kept_and_gives_it_up_then(
+    rig: RigFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig("ann") as nodes:
+        ann = nodes["ann"]
+        service = service_of(ann, Machine(0))
+        hold = ann.holding.hold
+
+        async def hold_under_pressure(*arguments: Any) -> None:
+            await service.look()
+            await hold(*arguments)
+
+        monkeypatch.setattr(ann.holding, "hold", hold_under_pressure)
+        await ann.put("w", W)
+        assert ann.ledger.memory.pledged_bytes == 0
+        assert ann.used() == (SIZE, 0, SIZE, 0)
+        await service.look()
+        assert ann.used() == (0, 0, SIZE, 0)
+        assert await ann.get("w") == W.tobytes()
+
+
 def group(folder: Path, **files: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():

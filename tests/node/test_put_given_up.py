@@ -19,7 +19,6 @@ from sedmad.errors import (
     NonFiniteValues,
     NotEnoughPeers,
     ProtocolViolation,
-    SedmadError,
 )
 from sedmad.store import puts
 from sedmad.wire import messages as wire
@@ -111,10 +110,11 @@ async def test_a_holder_lost_in_the_middle_fails_the_put_and_frees_the_rest(rig:
         call = ClientCall(w.tobytes(), pause_after=8 << 20)
 
         async def put() -> None:
-            await nodes["ann"].put("w", w, survive=2, call=call)
+            error = await fails_with(NodeUnreachable, partial(nodes["ann"].put, "w", w, survive=2, call=call))
+            assert (error.node, error.matrix) == ("ben", "w")
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(fails_with, SedmadError, put)
+            nursery.start_soon(put)
             await call.paused.wait()
             nodes.cut("ann", "ben")
             call.go_on.set()

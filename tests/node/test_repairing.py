@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,10 +20,11 @@ from sedmad.core.flapping import LossTable
 from sedmad.core.membership import events
 from sedmad.errors import InsufficientCapacity, NodeUnreachable, ProtocolViolation
 from sedmad.node.draining import DrainingService, load
-from sedmad.node.manifest import Manifest
+from sedmad.node.manifest import Manifest, sign_manifest
 from sedmad.node.records import DATA_TYPES
-from sedmad.node.repair_step import RepairSteps
+from sedmad.node.repair_step import RepairSteps, successor
 from sedmad.node.repairing import RepairingService
+from sedmad.node.succession import Vote, sign_vote, succession
 from sedmad.store.holdings import Kind
 from sedmad.wire import messages as wire
 
@@ -434,6 +436,78 @@ async def test_an_error_is_raised_by_nobody_for_a_matrix_that_is_removed_under_w
         go_on.set()
         for node in nodes:
             await node.is_empty()
+
+
+async def promised_too_much(nodes: Rig) -> Manifest:
+    """Have ann's matrix survive one loss as w, and for a while three as another name."""
+    await nodes["ann"].put("w", W, survive=1)
+    _, manifest, _ = await nodes["ann"].put("other", W, survive=3)
+    assert manifest.survive == 3
+    await nodes["cyd"].removing.remove("other")
+    assert manifest_at(nodes["ann"]).holders == {node.peer_id for node in nodes}
+    return manifest
+
+
+async def test_a_matrix_survives_what_its_names_promise_and_no_more(rig: RigFactory) -> None:
+    async with rig(*NAMES) as nodes, repairing(nodes["ann"]) as service:
+        await promised_too_much(nodes)
+        service.look_afresh()
+        await whole(nodes)
+        assert manifest_at(nodes["ann"]).survive == 1
+        assert sum(len(await node.held()) for node in nodes) == 2
+        _, manifest, _ = await nodes["ann"].put("w", W, survive=2, replace=True)
+        assert (manifest.survive, len(manifest.holders)) == (2, 3)
+
+
+async def test_a_node_can_leave_once_no_name_needs_it_any_more(rig: RigFactory) -> None:
+    """Four copies need four nodes, and so long as they were promised none could go."""
+    async with rig(*NAMES) as nodes, repairing(nodes["ann"]) as service:
+        await promised_too_much(nodes)
+        nodes["ben"].membership.update_advert(state="draining")
+        service.look_afresh()
+        await whole(nodes, without="ben")
+        await nodes["ben"].is_empty()
+        assert service.status().waiting == ()
+
+
+async def test_a_name_that_comes_before_copies_are_dropped_keeps_them(rig: RigFactory) -> None:
+    async with rig(*NAMES) as nodes, repairing(nodes["ann"]) as service:
+        manifest = await promised_too_much(nodes)
+        membership = nodes["ann"].membership
+        claim = membership.core.directory.get("w")
+        async with nodes["ann"].manifests.writing(manifest.key):
+            service.look_afresh()
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            late = replace(claim, name="late", survive=3)
+            membership.publish_claim(membership.core.directory.next_version(late))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert manifest_at(nodes["ann"]).order == manifest.order
+        await nodes["ann"].removing.remove("late")
+        service.look_afresh()
+        await whole(nodes)
+
+
+async def test_a_later_owner_waits_for_names_that_promise_more(
+    rig: RigFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(*NAMES) as nodes:
+        manifest = await promised_too_much(nodes)
+        ann, ben = nodes["ann"], nodes["ben"]
+        vote = Vote(manifest.key, 1, ben.peer_id, "")
+        voters = [node for node in nodes if node.peer_id in manifest.guardians]
+        votes = [sign_vote(replace(vote, guardian=voter.peer_id), voter.identity) for voter in voters]
+        links = (succession(manifest.guardianship, votes),)
+        taken = successor(manifest, owner=ben.peer_id, epoch=1, successions=links)
+        for node in nodes:
+            await node.manifests.keep(sign_manifest(taken, ben.identity), established=True)
+        async with repairing(ben) as service:
+            service.look_afresh()
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert manifest_at(ann).order == taken.order
+            monkeypatch.setattr("sedmad.node.repairing.HEARD_AFTER_S", 0.0)
+            service.look_afresh()
+            await whole(nodes)
+            assert (manifest_at(ann).owner, manifest_at(ann).survive) == (ben.peer_id, 1)
 
 
 @pytest.mark.parametrize("seed", range(3))

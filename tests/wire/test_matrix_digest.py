@@ -7,12 +7,19 @@ from sedmad.wire.matrix_digest import matrix_digest
 
 numbers = st.integers(0, 2**64 - 1)
 digests = st.lists(st.binary(min_size=32, max_size=32), max_size=4)
-contents = st.tuples(numbers, numbers, numbers, numbers, digests)
+scales = st.binary(max_size=12)
 
 
-@given(contents, contents)
+@st.composite
+def contents(draw: st.DrawFn) -> tuple[int, int, int, int, list[bytes], bytes]:
+    partitions = draw(digests)
+    # As with matrices, the shape says how many partitions there are.
+    return draw(numbers), len(partitions), draw(numbers), draw(numbers), partitions, draw(scales)
+
+
+@given(contents(), contents())
 def test_equal_digests_mean_equal_content(
-    one: tuple[int, int, int, int, list[bytes]], other: tuple[int, int, int, int, list[bytes]]
+    one: tuple[int, int, int, int, list[bytes], bytes], other: tuple[int, int, int, int, list[bytes], bytes]
 ) -> None:
     assert (matrix_digest(*one) == matrix_digest(*other)) == (one == other)
 

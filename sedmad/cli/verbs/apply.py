@@ -1,7 +1,7 @@
 """Multiply a matrix with the columns of a .npy file, where its partitions lie.
 
-X has shape (n,) or (n, columns) and is converted to the matrix's dtype; NaN and infinities go through. Y has shape
-(m,) or (m, columns) in the matrix's dtype.
+X has shape (n,) or (n, columns); NaN and infinities go through. Y has shape (m,) or (m, columns). Both are float64 for
+a matrix of float64, else float32. With int8 and integers in X the product is exact, in int32.
 """
 
 from __future__ import annotations

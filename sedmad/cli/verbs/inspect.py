@@ -34,6 +34,7 @@ def _print(terminal: Terminal, inspected: InspectMatrixResponse) -> None:
     facts = [
         ("matrix", f"{terminal.paint(printable(matrix.name), 'bold')}, version {matrix.version}"),
         ("values", f"{matrix.rows} x {matrix.columns} {dtype}, {format_bytes(matrix.size_bytes)}"),
+        *([("scale", "a factor for each row")] if inspected.scaled else []),
         ("survives", survival(matrix.survive)),
         ("owner", printable(matrix.owner_name or matrix.owner)),
         ("guardians", printable(guardians) or "-"),

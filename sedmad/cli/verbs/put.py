@@ -1,4 +1,4 @@
-"""Store a .npy file (two dimensions, float32 or float64) as a matrix of the mesh.
+"""Store a .npy file (two dimensions; float16, float32, float64 or int8) as a matrix of the mesh.
 
 It is streamed, so it may be larger than this machine's memory. The command ends when the bytes are safe on as many
 nodes as was asked for. The same content under the same name is a success.
@@ -30,6 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how many nodes may be lost at once without losing the matrix (default: 1)",
     )
     parser.add_argument(
+        "--scale", metavar="S.npy", help="for int8: a factor for each row, with which products are multiplied"
+    )
+    parser.add_argument(
         "--replace", action="store_true", help="make it a new version where the name is taken"
     )
     parser.add_argument("--allow-nonfinite", action="store_true", help="take NaN and infinities as they are")
@@ -57,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             survive=arguments.survive,
             replace=arguments.replace,
             allow_nonfinite=arguments.allow_nonfinite,
+            scale=arguments.scale,
             progress=show,
         )
     matrix = response.matrix

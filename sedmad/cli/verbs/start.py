@@ -1,7 +1,7 @@
 """Run this node's daemon in the foreground until SIGTERM, Ctrl-C or `sedmad stop`.
 
-Options here go before the environment (SEDMAD_LISTEN, SEDMAD_ANNOUNCE, SEDMAD_MEMORY, SEDMAD_DISK, SEDMAD_LABELS,
-SEDMAD_LOG_LEVEL), and that before config.toml in the home, which has the same names in lower case: memory = "2GiB".
+Options here go before the environment (SEDMAD_LISTEN, SEDMAD_ANNOUNCE, SEDMAD_MEMORY, SEDMAD_DISK, SEDMAD_PROFILE,
+SEDMAD_ARRAYS, SEDMAD_LABELS, SEDMAD_LOG_LEVEL), and that before config.toml in the home, which has the same names in lower case: memory = "2GiB".
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from sedmad.cli.options import label
+from sedmad.cli.options import array_count, label
 from sedmad.home import Home
 
 
@@ -35,6 +35,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="disk pledged to the mesh: a size, or a share of what is free (default: 80%%)",
     )
     parser.add_argument(
+        "--profile",
+        metavar="NAME",
+        help="devices of this node's simulated crossbar arrays; sedmad profiles lists them (default: ideal)",
+    )
+    parser.add_argument(
+        "--arrays",
+        metavar="N",
+        type=array_count,
+        help="crossbar arrays of this node (default: as many as its memory can simulate)",
+    )
+    parser.add_argument(
         "--label",
         metavar="KEY=VALUE",
         action="append",
@@ -51,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         "announce": arguments.announce,
         "memory": arguments.memory,
         "disk": arguments.disk,
+        "profile": arguments.profile,
+        "arrays": arguments.arrays,
         "labels": None if arguments.label is None else dict(arguments.label),
     }
     overrides: dict[str, object] = {key: value for key, value in settings.items() if value is not None}

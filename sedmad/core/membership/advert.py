@@ -42,6 +42,8 @@ class Advert:
         memory_short_bytes: resident copies that manifests give it, and that its pledge has no room for now.
         compute_gflops: measured GFLOP/s of one product, one thread.
         device_profile: name of the crossbar device that computes; `ideal` is exact arithmetic.
+        cells_pledged: cells of simulated crossbar arrays that the node lends.
+        cells_used: those that hold weights, or are set aside for them.
         queue_s: expected wait before a product starts.
         service_s: smoothed time of one product once it has started.
         certificate_digest: SHA-256 of the node's certificate; fetched and checked before the advert counts.
@@ -67,6 +69,8 @@ class Advert:
     compute_gflops: float = 0.0
     memory_bandwidth_bytes_per_s: float = 0.0
     device_profile: str = "ideal"
+    cells_pledged: int = 0
+    cells_used: int = 0
     queue_s: float = 0.0
     service_s: float = 0.0
     certificate_digest: bytes = b""
@@ -108,6 +112,8 @@ _AMOUNTS = (
     "disk_used_bytes",
     "compute_gflops",
     "memory_bandwidth_bytes_per_s",
+    "cells_pledged",
+    "cells_used",
     "queue_s",
     "service_s",
 )

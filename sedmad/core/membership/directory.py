@@ -144,6 +144,10 @@ class Directory:
             if (claim.matrix_digest, claim.first_owner) == (matrix_digest, first_owner)
         ]
 
+    def promised_survive(self, matrix_digest: bytes, first_owner: str) -> int:
+        """Return the loss of how many nodes a matrix is to survive: the most that one of its names promises."""
+        return max((claim.survive for claim in self.naming(matrix_digest, first_owner)), default=0)
+
     def replaced(self, name: str) -> list[Claim]:
         """Return the claims of a name that are history: not removed, and a greater one was made knowing them."""
         claims = [_claim(head) for head in self._names.get(name, ())]

@@ -73,7 +73,7 @@ class Committing:
             return await self._name(put, kept)
 
     async def _name(self, put: Put, kept: Kept) -> Claim:
-        claim = self._claim(put.name, kept.manifest)
+        claim = self._claim(put, kept.manifest)
         record = signed(claim)
 
         def transaction() -> None:
@@ -100,7 +100,7 @@ class Committing:
             await self._node.removing.retire(failed.manifest)
         elif failed is not before:
             manifest = replace(before.manifest, seq=failed.manifest.seq + 1, line=failed.manifest.line)
-            await self._node.establishing.establish(manifest)
+            await self._node.establishing.establish(manifest, back_to=before)
 
     def _serves(self, before: Manifest, put: Put) -> bool:
         alive = all(self._node.state_of(peer) == "alive" for peer in before.holders)
@@ -116,16 +116,18 @@ class Committing:
                 mine | {peer: False for peer in before.copies[index] if peer not in mine}
                 for index, mine in enumerate(copies)
             ]
+        epoch = 0 if last is None else last.epoch if ours else last.epoch + 1
         manifest = Manifest(
             key=key,
             owner=self._node.peer_id,
             guardians=guardians(self._node.peer_id, self._node.offers()),
-            epoch=0 if last is None else last.epoch if ours else last.epoch + 1,
+            epoch=epoch,
             seq=last.seq + 1 if last else 1,
             survive=max(put.survive, before.survive if before else 0),
             digests=put.digests,
             copies=tuple(copies),
             successions=last.successions if last and ours else (),
+            begun_in=last.begun_in if last and ours else epoch,
         )
         if kept is not None:
             manifest = replace(with_guardians_before(manifest, kept), line=kept.manifest.line)
@@ -135,9 +137,9 @@ class Committing:
             manifest = replace(manifest, line=last.line, guardians_before=before_them)
         return await self._node.manifests.keep(manifest.written(), put_id=put.put_id, established=False)
 
-    def _claim(self, name: str, manifest: Manifest) -> Claim:
+    def _claim(self, put: Put, manifest: Manifest) -> Claim:
         claim = Claim(
-            name=name,
+            name=put.name,
             version=0,
             matrix_digest=manifest.key.digest,
             first_owner=manifest.key.first_owner,
@@ -146,7 +148,7 @@ class Committing:
             seq=manifest.seq,
             guardians=tuple(short_id(peer) for peer in manifest.guardians),
             rows=len(manifest.digests),
-            survive=manifest.survive,
+            survive=put.survive,
             wall_time_s=self._node.wall_time_s(),
         )
         return self._node.directory.next_version(claim)

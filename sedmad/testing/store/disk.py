@@ -58,7 +58,9 @@ class Manifest:
     removed: bool = False
     retired: bool = False
     guardians_before: tuple[str, ...] = ()
+    copies_established: bool = False
     successions: tuple[tuple[str, int], ...] = ()
+    begun_in: int = 0
     line: Line = ROOT
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING
 
@@ -80,9 +79,7 @@ class Healing:
                 holding.ledger.release(reservation)
 
     def reserve(self, reservation: Hashable, memory_bytes: int, disk_bytes: int) -> None:
-        self._node.ledger.reserve(
-            reservation, expires_at_s=math.inf, memory_bytes=memory_bytes, disk_bytes=disk_bytes
-        )
+        self._node.ledger.reserve(reservation, memory_bytes=memory_bytes, disk_bytes=disk_bytes)
 
     async def _adopt(self, manifest: Manifest, index: int, resident: bool, reservation: Hashable) -> None:
         holding, key = self._node.holding, manifest.key

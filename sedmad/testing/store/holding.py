@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sedmad.errors import NotPermitted, ProtocolViolation
+from sedmad.errors import InsufficientCapacity, NotPermitted, ProtocolViolation
 from sedmad.testing.store.disk import PARTITION_BYTES, Holding, Key, Manifest
 from sedmad.testing.tasks import Places
 
@@ -27,6 +26,7 @@ class PendingPut:
     memory_left_bytes: int
     disk_left_bytes: int
     holdings: Copies = field(default_factory=dict)
+    _lodgers: set[int] = field(default_factory=set)
 
     def take(self, holding: Holding, *, on_disk: bool) -> None:
         before = self.holdings.get(holding.index)
@@ -37,6 +37,20 @@ class PendingPut:
         self.memory_left_bytes -= memory_bytes
         self.disk_left_bytes -= disk_bytes
         self.holdings[holding.index] = holding
+        if on_disk and before is None:
+            self._lodgers.add(holding.index)
+
+    def with_room(self, before: Copies) -> Copies:
+        """Return the copies that a matrix with the copies `before` has room for."""
+        left_bytes = self.disk_left_bytes
+        usable: Copies = {}
+        for index, holding in self.holdings.items():
+            if index in self._lodgers and index not in before:
+                if left_bytes < PARTITION_BYTES:
+                    continue
+                left_bytes -= PARTITION_BYTES
+            usable[index] = holding
+        return usable
 
 
 class Holdings:
@@ -94,7 +108,9 @@ class Holdings:
             raise ProtocolViolation("a put is known already")
         if put_id in self._given_up:
             raise NotPermitted("no such put")
-        self.ledger.reserve(put_id, expires_at_s=math.inf, memory_bytes=memory_bytes, disk_bytes=disk_bytes)
+        if owner != self._node.peer_id and self._node.state_of(owner) == "dead":
+            raise InsufficientCapacity("it holds their owner for dead")
+        self.ledger.reserve(put_id, memory_bytes=memory_bytes, disk_bytes=disk_bytes)
         self.puts[put_id] = PendingPut(owner, memory_bytes, disk_bytes)
         self._node.tell_use()
 
@@ -168,9 +184,8 @@ class Holdings:
             put = self.puts.get(put_id)
             if put is not None and put.owner != manifest.owner:
                 raise NotPermitted("another owner's put")
-            fresh = put.holdings if put else {}
             before = self.copies.get(manifest.key, {})
-            named = self._named(manifest, before, fresh)
+            named = self._named(manifest, before, put.with_room(before) if put else {})
             given = {} if manifest.removed else manifest.held_by(self._node.peer_id)
             if put_id and len(named) < len(given):
                 raise NotPermitted("this node does not hold all that a put gives it")
@@ -209,8 +224,6 @@ class Holdings:
             self.need_no_more(holding.digest)
             if after.get(index) != holding:
                 self.ledger.release((key, index))
-                if holding.resident:
-                    self.ledger.release((key, index, "memory"))
         for index, holding in after.items():
             if before.get(index) != holding:
                 self._count(holding)
@@ -237,11 +250,8 @@ class Holdings:
         return named
 
     def _count(self, holding: Holding) -> None:
-        place: tuple[Hashable, ...] = (holding.group, holding.index)
-        self.ledger.adopt(place, disk_bytes=PARTITION_BYTES)
-        if holding.resident:
-            self.ledger.reserve((*place, "memory"), expires_at_s=math.inf, memory_bytes=PARTITION_BYTES)
-            self.ledger.commit((*place, "memory"))
+        place = (holding.group, holding.index)
+        self.ledger.adopt(place, memory_bytes=holding.memory_bytes, disk_bytes=PARTITION_BYTES)
 
     def _forget_put(self, put_id: str) -> None:
         for holding in self.puts.pop(put_id).holdings.values():

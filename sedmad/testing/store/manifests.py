@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sedmad.testing.store.node import StoreNode
 
 TELL_TIMEOUT_S = 4.0
+NAMES_TOLD_MAX = 8
 Transaction = Callable[[], None]
 
 
@@ -40,7 +41,7 @@ class Manifests:
         self, manifest: Manifest, *, put_id: str = "", also: Transaction | None = None, established: bool
     ) -> Kept:
         """Put a manifest on disk, with `also` and what it changes about the copies here."""
-        self._require_descent(manifest)
+        self._require_descent(manifest, established)
 
         def write_down() -> None:
             self._disk.keep(manifest, established=established)
@@ -75,12 +76,13 @@ class Manifests:
             return Kept(buried, True)
         raise MatrixNotFound("this node does not keep that manifest")
 
-    def _require_descent(self, manifest: Manifest) -> None:
+    def _require_descent(self, manifest: Manifest, established: bool) -> None:
         kept = self._kept.get(manifest.key)
         if kept is None or kept.manifest.removed or kept.manifest.owner == manifest.owner:
             return
         links = kept.manifest.successions
-        if manifest.order > kept.manifest.order and manifest.successions[: len(links)] != links:
+        anew = established and manifest.begun_in > kept.manifest.epoch
+        if manifest.order > kept.manifest.order and manifest.successions[: len(links)] != links and not anew:
             raise StaleManifest("a manifest does not follow the one that is kept")
 
     def _note(self, new: Kept) -> Kept:
@@ -113,11 +115,13 @@ class Establishing:
         put_id: str = "",
         needed: frozenset[str] = frozenset(),
         also: Transaction | None = None,
+        back_to: Kept | None = None,
     ) -> Manifest:
         """Write a changed manifest, have it kept by whom it takes, then let it free bytes; the caller is `writing`."""
         before = self._node.manifests.get(manifest.key)
         if before is not None:
             manifest = with_guardians_before(manifest, before)
+            manifest = replace(manifest, copies_established=adds_no_copy(manifest, back_to or before))
         kept = await self._node.manifests.keep(
             manifest.written(), put_id=put_id, also=also, established=False
         )
@@ -127,7 +131,9 @@ class Establishing:
         return kept.manifest
 
     async def make_safe(self, kept: Kept, *, put_id: str = "", needed: frozenset[str] = frozenset()) -> None:
-        keeping = await self.tell(kept, self._others(kept.manifest), put_id=put_id, committing=needed)
+        keeping = self._others(kept.manifest)
+        for claim in self._names_to_tell(kept.manifest) or [None]:
+            keeping = await self.tell(kept, keeping, put_id=put_id, committing=needed, claim=claim)
         keeping.add(self._node.peer_id)
         if not self.is_safe(kept.manifest, keeping, needed):
             raise NotEnoughPeers(f"only {' '.join(sorted(keeping))} keep {kept.manifest}")
@@ -178,6 +184,15 @@ class Establishing:
         await self._node.tasks.gather(map(tell_one, alive))
         return keeping
 
+    def _names_to_tell(self, manifest: Manifest) -> list[SignedRecord | None]:
+        if not manifest.guardians_before:
+            return []
+        key, directory = manifest.key, self._node.directory
+        return [
+            directory.find(claim.name, key.first_owner)
+            for claim in directory.naming(key.digest, key.first_owner)[:NAMES_TOLD_MAX]
+        ]
+
     def _others(self, manifest: Manifest) -> set[str]:
         return set(manifest.concerned) - {self._node.peer_id}
 
@@ -192,6 +207,14 @@ def with_guardians_before(manifest: Manifest, before: Kept) -> Manifest:
         )
     changed = set(manifest.guardians) != set(before.manifest.guardians)
     return replace(manifest, guardians_before=before.manifest.guardians if changed else ())
+
+
+def adds_no_copy(manifest: Manifest, before: Kept) -> bool:
+    """Whether the last established manifest names all copies of one that follows `before`."""
+    return (before.established or before.manifest.copies_established) and all(
+        after.keys() <= copies.keys()
+        for after, copies in zip(manifest.copies, before.manifest.copies, strict=True)
+    )
 
 
 def claim_for(claim: Claim, manifest: Manifest, wall_time_s: float) -> Claim:

@@ -131,21 +131,22 @@ class Owning:
             seq=newest.seq + 1,
             successions=(*newest.successions, (me, won.epoch)),
             guardians_before=() if won.standing.established else newest.guardians_before,
+            copies_established=won.standing.established or newest.copies_established,
         ).written()
         async with self._node.manifests.writing[newest.key]:
             try:
                 kept = await self._node.manifests.keep(manifest, established=False)
                 self._node.watch.note(f"{me} wins {manifest}")
-                await self._establish(kept, moved=not won.standing.established)
+                await self._establish(kept)
             except SedmadError as error:
                 self._node.watch.note(f"{me} leaves {manifest} in doubt: {error}")
         self._node.on_won(manifest)
 
-    async def _establish(self, kept: Kept, *, moved: bool) -> None:
-        """Establish what was won; where the one before never was, living holders have to say that they have theirs."""
+    async def _establish(self, kept: Kept) -> None:
+        """Establish what was won; where copies may have been given up, living holders say that they have theirs."""
         manifest = kept.manifest
         needed: frozenset[str] = frozenset()
-        if moved and not manifest.removed:
+        if not manifest.removed and not manifest.copies_established:
             living = {peer for peer in manifest.holders if self._node.state_of(peer) == "alive"}
             needed = frozenset(living - {self._node.peer_id})
         nothing = self._node.undertakings.new_id() if needed else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sedmad.core.mending import NewCopy
 from sedmad.core.repair import RepairPlan
 from sedmad.errors import HoldersUnreachable, InsufficientCapacity, NotEnoughPeers, SedmadError
-from sedmad.testing.store.disk import Manifest
+from sedmad.testing.store.disk import Kept, Manifest
 from sedmad.testing.tasks import Outcome
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class RepairStep:
 
     before: Manifest
     plan: RepairPlan
+    survive: int
     absent: frozenset[str]
     put_id: str
     over: Outcome[None]
@@ -44,6 +45,7 @@ class RepairStep:
         return replace(
             self.before,
             seq=self.before.seq + 1,
+            survive=self.survive,
             guardians=self.plan.guardians or self.before.guardians,
             copies=self.plan.apply(self.before.layout()).copies,
         )
@@ -106,6 +108,8 @@ class RepairSteps:
             kept = manifests.get(key)
             if kept is None or kept.manifest.order != step.before.order:
                 return False
+            if self._node.directory.promised_survive(key.digest, key.first_owner) > step.survive:
+                return False
             step.writes = True
             try:
                 await self._node.establishing.establish(
@@ -115,19 +119,25 @@ class RepairSteps:
                     also=lambda: self._node.disk.end(step.put_id),
                 )
             except NotEnoughPeers:
-                await self._take_back(step.before)
+                await self._take_back(kept)
                 raise
             return True
 
-    async def _take_back(self, before: Manifest) -> None:
+    async def _take_back(self, kept: Kept) -> None:
         """Have the manifest again that was there before: the copies of the failed one are being given up."""
-        kept = self._node.manifests.get(before.key)
-        if kept is None or kept.manifest.order <= before.order:
+        before, now = kept.manifest, self._node.manifests.get(kept.manifest.key)
+        failed = now.manifest if now else None
+        if failed is None or failed.order <= before.order or failed.epoch != before.epoch:
             return
-        failed = kept.manifest
-        again = replace(failed, seq=failed.seq + 1, guardians=before.guardians, copies=before.copies)
+        again = replace(
+            failed,
+            seq=failed.seq + 1,
+            survive=before.survive,
+            guardians=before.guardians,
+            copies=before.copies,
+        )
         try:
-            await self._node.establishing.establish(again)
+            await self._node.establishing.establish(again, back_to=kept)
         except NotEnoughPeers as error:
             self._node.watch.note(f"{self._node.peer_id} leaves {again} in doubt: {error}")
 
@@ -140,8 +150,8 @@ class RepairSteps:
             living = {peer for peer in manifest.holders if self._node.state_of(peer) == "alive"}
             if any(living.isdisjoint(copies) for copies in manifest.copies):
                 raise HoldersUnreachable("a change of a matrix stays in doubt while its holders are away")
+            needed = frozenset() if manifest.copies_established else frozenset(living - {self._node.peer_id})
+            nothing = self._node.undertakings.new_id() if needed else ""
             await self._node.establishing.establish(
-                replace(manifest, seq=manifest.seq + 1),
-                put_id=self._node.undertakings.new_id(),
-                needed=frozenset(living - {self._node.peer_id}),
+                replace(manifest, seq=manifest.seq + 1), put_id=nothing, needed=needed
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sedmad.core.flapping import LossTable
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 MATRICES_MAX = 2
 LOOK_S = 4.0
 REFUSALS_MAX = 3
+# As long as a matrix without a name is kept (removing.py).
+HEARD_AFTER_S = 3.5
 # Half and a quarter of the daemon's.
 REPAIR_DELAY_S, UNHEARD_DELAY_S = 2.5, 15.0
 
@@ -34,6 +37,7 @@ class Repairing:
         self._queued: set[Key] = set()
         self._under_way: dict[Key, RepairStep | None] = {}
         self._retries: Retries[Key] = Retries()
+        self._surplus_since_s: dict[Key, float] = {}
         self._places = Places(node.tasks, MATRICES_MAX)
         self._wake = Bell(node.tasks)
 
@@ -58,6 +62,7 @@ class Repairing:
                 step.over.fail(CalledOff("somebody came or went"))
         keys = {manifest.key for manifest in ours}
         self._retries.keep(keys)
+        self._surplus_since_s = {key: at_s for key, at_s in self._surplus_since_s.items() if key in keys}
         due = [key for key in keys - self._queued - self._under_way.keys() if self._retries.is_due(key, now)]
         for key in sorted(due, key=str):
             self._queued.add(key)
@@ -125,14 +130,27 @@ class Repairing:
             if kept is None or not kept.established:
                 return None
         manifest = kept.manifest
+        survive = self._survive(manifest)
         peers = {*manifest.holders, *manifest.guardians}
         plan = plan_repair(
-            manifest.layout(),
+            replace(manifest.layout(), survive=survive),
             {peer: self._node.state_of(peer) for peer in peers},  # type: ignore[misc]
             offers=[offer for offer in self._node.offers() if offer.peer_id not in refused],
             lost=self._lost,
         )
-        if plan.is_empty:
+        if plan.is_empty and survive == manifest.survive:
             return None
         over: Outcome[None] = Outcome(self._node.tasks)
-        return RepairStep(manifest, plan, self._lost & peers, self._node.undertakings.new_id(), over)
+        put_id = self._node.undertakings.new_id()
+        return RepairStep(manifest, plan, survive, self._lost & peers, put_id, over)
+
+    def _survive(self, manifest: Manifest) -> int:
+        """Return the loss of how many nodes a matrix is to survive: what its names promise, as far as that is known."""
+        key, now = manifest.key, self._node.tasks.now
+        promised = self._node.directory.promised_survive(key.digest, key.first_owner)
+        if promised >= manifest.survive:
+            self._surplus_since_s.pop(key, None)
+            return promised
+        since_s = self._surplus_since_s.setdefault(key, now)
+        knows_all_names = key.first_owner == self._node.peer_id or now >= since_s + HEARD_AFTER_S
+        return promised if knows_all_names else manifest.survive

@@ -49,6 +49,9 @@ def _of_matrix(key: Key, nodes: Mapping[str, StoreNode], truth: Truth) -> Iterat
         if kept is None or kept.manifest.order != manifest.order or not kept.established:
             yield f"{peer} does not keep {manifest}, or not as established"
             return
+    promised = owner.directory.promised_survive(key.digest, key.first_owner)
+    if manifest.survive != promised:
+        yield f"{manifest} survives {manifest.survive} losses, and its names promise {promised}"
     states = dict.fromkeys(nodes, "alive")
     gone = manifest.concerned - nodes.keys()
     plan = plan_repair(manifest.layout(), states, offers=owner.offers(), lost=gone)  # type: ignore[arg-type]

@@ -126,6 +126,8 @@ class GetStatusResponse(_message.Message):
     OWNED_BYTES_FIELD_NUMBER: _builtins.int
     REPAIRS_FIELD_NUMBER: _builtins.int
     RESTORED_BYTES_FIELD_NUMBER: _builtins.int
+    CELLS_PLEDGED_FIELD_NUMBER: _builtins.int
+    CELLS_USED_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     name: _builtins.str
     state: _membership_pb2.NodeState.ValueType
@@ -158,6 +160,9 @@ class GetStatusResponse(_message.Message):
     """Values of the matrices that this node owns, each counted once."""
     restored_bytes: _builtins.int
     """Copied by repairs of this node's matrices since it started."""
+    cells_pledged: _builtins.int
+    """Cells of simulated crossbar arrays."""
+    cells_used: _builtins.int
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -206,10 +211,12 @@ class GetStatusResponse(_message.Message):
         owned_bytes: _builtins.int = ...,
         repairs: _abc.Iterable[Global___RepairSummary] | None = ...,
         restored_bytes: _builtins.int = ...,
+        cells_pledged: _builtins.int = ...,
+        cells_used: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "anonymous_bytes", b"anonymous_bytes", "compute_gflops", b"compute_gflops", "device_profile", b"device_profile", "disk_pledged_bytes", b"disk_pledged_bytes", "disk_used_bytes", b"disk_used_bytes", "is_admin", b"is_admin", "labels", b"labels", "mapped_bytes", b"mapped_bytes", "matrices", b"matrices", "memory_bandwidth_bytes_per_s", b"memory_bandwidth_bytes_per_s", "memory_pledged_bytes", b"memory_pledged_bytes", "memory_set_bytes", b"memory_set_bytes", "memory_short_bytes", b"memory_short_bytes", "memory_used_bytes", b"memory_used_bytes", "mesh_id", b"mesh_id", "name", b"name", "next_page_token", b"next_page_token", "owned_bytes", b"owned_bytes", "peer_id", b"peer_id", "peers", b"peers", "repairs", b"repairs", "resident_set_bytes", b"resident_set_bytes", "restored_bytes", b"restored_bytes", "software_version", b"software_version", "standby_bytes", b"standby_bytes", "state", b"state", "uptime_s", b"uptime_s", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "anonymous_bytes", b"anonymous_bytes", "cells_pledged", b"cells_pledged", "cells_used", b"cells_used", "compute_gflops", b"compute_gflops", "device_profile", b"device_profile", "disk_pledged_bytes", b"disk_pledged_bytes", "disk_used_bytes", b"disk_used_bytes", "is_admin", b"is_admin", "labels", b"labels", "mapped_bytes", b"mapped_bytes", "matrices", b"matrices", "memory_bandwidth_bytes_per_s", b"memory_bandwidth_bytes_per_s", "memory_pledged_bytes", b"memory_pledged_bytes", "memory_set_bytes", b"memory_set_bytes", "memory_short_bytes", b"memory_short_bytes", "memory_used_bytes", b"memory_used_bytes", "mesh_id", b"mesh_id", "name", b"name", "next_page_token", b"next_page_token", "owned_bytes", b"owned_bytes", "peer_id", b"peer_id", "peers", b"peers", "repairs", b"repairs", "resident_set_bytes", b"resident_set_bytes", "restored_bytes", b"restored_bytes", "software_version", b"software_version", "standby_bytes", b"standby_bytes", "state", b"state", "uptime_s", b"uptime_s", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,6 +297,8 @@ class PeerSummary(_message.Message):
     LAST_HEARD_S_FIELD_NUMBER: _builtins.int
     NODE_STATE_FIELD_NUMBER: _builtins.int
     CLOCK_SKEW_S_FIELD_NUMBER: _builtins.int
+    CELLS_PLEDGED_FIELD_NUMBER: _builtins.int
+    CELLS_USED_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     name: _builtins.str
     state: Global___PeerState.ValueType
@@ -307,6 +316,8 @@ class PeerSummary(_message.Message):
     last_heard_s: _builtins.float
     node_state: _membership_pb2.NodeState.ValueType
     clock_skew_s: _builtins.float
+    cells_pledged: _builtins.int
+    cells_used: _builtins.int
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -332,10 +343,12 @@ class PeerSummary(_message.Message):
         last_heard_s: _builtins.float = ...,
         node_state: _membership_pb2.NodeState.ValueType = ...,
         clock_skew_s: _builtins.float | None = ...,
+        cells_pledged: _builtins.int = ...,
+        cells_used: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_clock_skew_s", b"_clock_skew_s", "_rtt_ms", b"_rtt_ms", "clock_skew_s", b"clock_skew_s", "rtt_ms", b"rtt_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_skew_s", b"_clock_skew_s", "_rtt_ms", b"_rtt_ms", "addresses", b"addresses", "clock_skew_s", b"clock_skew_s", "compute_gflops", b"compute_gflops", "device_profile", b"device_profile", "disk_pledged_bytes", b"disk_pledged_bytes", "disk_used_bytes", b"disk_used_bytes", "labels", b"labels", "last_heard_s", b"last_heard_s", "memory_bandwidth_bytes_per_s", b"memory_bandwidth_bytes_per_s", "memory_pledged_bytes", b"memory_pledged_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "node_state", b"node_state", "path", b"path", "peer_id", b"peer_id", "rtt_ms", b"rtt_ms", "software_version", b"software_version", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_skew_s", b"_clock_skew_s", "_rtt_ms", b"_rtt_ms", "addresses", b"addresses", "cells_pledged", b"cells_pledged", "cells_used", b"cells_used", "clock_skew_s", b"clock_skew_s", "compute_gflops", b"compute_gflops", "device_profile", b"device_profile", "disk_pledged_bytes", b"disk_pledged_bytes", "disk_used_bytes", b"disk_used_bytes", "labels", b"labels", "last_heard_s", b"last_heard_s", "memory_bandwidth_bytes_per_s", b"memory_bandwidth_bytes_per_s", "memory_pledged_bytes", b"memory_pledged_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "node_state", b"node_state", "path", b"path", "peer_id", b"peer_id", "rtt_ms", b"rtt_ms", "software_version", b"software_version", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__clock_skew_s: _TypeAlias = _typing.Literal["clock_skew_s"]  # noqa: Y015
     _WhichOneofArgType__clock_skew_s: _TypeAlias = _typing.Literal["_clock_skew_s", b"_clock_skew_s"]  # noqa: Y015
@@ -679,6 +692,9 @@ class PutMatrixRequest(_message.Message):
     SURVIVE_FIELD_NUMBER: _builtins.int
     REPLACE_FIELD_NUMBER: _builtins.int
     ALLOW_NONFINITE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    TARGET_ERROR_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     rows: _builtins.int
     columns: _builtins.int
@@ -686,6 +702,12 @@ class PutMatrixRequest(_message.Message):
     survive: _builtins.int
     replace: _builtins.bool
     allow_nonfinite: _builtins.bool
+    scale: _builtins.bytes
+    """Of int8: one factor for each row, little-endian float32, or nothing."""
+    target_error: _builtins.float
+    """The relative L2 error that products may have on average, at least 0 and below 1; 0: exact arithmetic."""
+    profile: _builtins.str
+    """The device profile to compute on; empty: whatever meets the target. Only with a target."""
     def __init__(
         self,
         *,
@@ -696,10 +718,13 @@ class PutMatrixRequest(_message.Message):
         survive: _builtins.int = ...,
         replace: _builtins.bool = ...,
         allow_nonfinite: _builtins.bool = ...,
+        scale: _builtins.bytes = ...,
+        target_error: _builtins.float = ...,
+        profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_nonfinite", b"allow_nonfinite", "columns", b"columns", "data_type", b"data_type", "name", b"name", "replace", b"replace", "rows", b"rows", "survive", b"survive"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_nonfinite", b"allow_nonfinite", "columns", b"columns", "data_type", b"data_type", "name", b"name", "profile", b"profile", "replace", b"replace", "rows", b"rows", "scale", b"scale", "survive", b"survive", "target_error", b"target_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -714,6 +739,7 @@ class PutMatrixResponse(_message.Message):
     TOTAL_COPY_BYTES_FIELD_NUMBER: _builtins.int
     MATRIX_FIELD_NUMBER: _builtins.int
     ALREADY_STORED_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
     received_bytes: _builtins.int
     """Streamed bytes received by the owner."""
     safe_bytes: _builtins.int
@@ -721,6 +747,8 @@ class PutMatrixResponse(_message.Message):
     total_copy_bytes: _builtins.int
     already_stored: _builtins.bool
     """The same content was there under this name already."""
+    phase: _builtins.str
+    """What takes long just now, for people; empty while bytes move."""
     @_builtins.property
     def matrix(self) -> Global___MatrixSummary:
         """Set in the last one."""
@@ -733,10 +761,11 @@ class PutMatrixResponse(_message.Message):
         total_copy_bytes: _builtins.int = ...,
         matrix: Global___MatrixSummary | None = ...,
         already_stored: _builtins.bool = ...,
+        phase: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["matrix", b"matrix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_stored", b"already_stored", "matrix", b"matrix", "received_bytes", b"received_bytes", "safe_bytes", b"safe_bytes", "total_copy_bytes", b"total_copy_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_stored", b"already_stored", "matrix", b"matrix", "phase", b"phase", "received_bytes", b"received_bytes", "safe_bytes", b"safe_bytes", "total_copy_bytes", b"total_copy_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -908,11 +937,20 @@ class InspectMatrixResponse(_message.Message):
     PARTITIONS_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
     PARTITION_ROWS_FIELD_NUMBER: _builtins.int
+    SCALED_FIELD_NUMBER: _builtins.int
+    TARGET_ERROR_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     seq: _builtins.int
     degraded: _builtins.str
     """Why the matrix is degraded; empty if it is not."""
     partition_rows: _builtins.int
+    scaled: _builtins.bool
+    """Rows of int8 have a factor each."""
+    target_error: _builtins.float
+    """0: exact arithmetic."""
+    profile: _builtins.str
+    """The device profile demanded; empty: any."""
     @_builtins.property
     def matrix(self) -> Global___MatrixSummary: ...
     @_builtins.property
@@ -929,10 +967,13 @@ class InspectMatrixResponse(_message.Message):
         partitions: _abc.Iterable[Global___PartitionReport] | None = ...,
         degraded: _builtins.str = ...,
         partition_rows: _builtins.int = ...,
+        scaled: _builtins.bool = ...,
+        target_error: _builtins.float = ...,
+        profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["matrix", b"matrix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "epoch", b"epoch", "guardians", b"guardians", "matrix", b"matrix", "partition_rows", b"partition_rows", "partitions", b"partitions", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "epoch", b"epoch", "guardians", b"guardians", "matrix", b"matrix", "partition_rows", b"partition_rows", "partitions", b"partitions", "profile", b"profile", "scaled", b"scaled", "seq", b"seq", "target_error", b"target_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1000,10 +1041,15 @@ class CopyReport(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     name: _builtins.str
     kind: _manifest_pb2.CopyKind.ValueType
     state: Global___PeerState.ValueType
+    @_builtins.property
+    def devices(self) -> _holding_pb2.DeviceReport:
+        """Of resident copies of a matrix with a target error, where the holder told in time."""
+
     def __init__(
         self,
         *,
@@ -1011,10 +1057,11 @@ class CopyReport(_message.Message):
         name: _builtins.str = ...,
         kind: _manifest_pb2.CopyKind.ValueType = ...,
         state: Global___PeerState.ValueType = ...,
+        devices: _holding_pb2.DeviceReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "peer_id", b"peer_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "kind", b"kind", "name", b"name", "peer_id", b"peer_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1029,12 +1076,20 @@ class ApplyMatrixRequest(_message.Message):
     TRANSPOSED_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    INTEGERS_FIELD_NUMBER: _builtins.int
+    NOISE_REQUEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     columns: _builtins.int
     transposed: _builtins.bool
     explain: _builtins.bool
     version: _builtins.int
     """0: the newest."""
+    integers: _builtins.bool
+    """The panel holds int32, the matrix int8; the result is exact, in int32, or scaled, in float32."""
+    noise_request: _builtins.int
+    """What noise is drawn for, where the matrix has a target error: the same number gives the same noise. 0: the node
+    chooses one.
+    """
     def __init__(
         self,
         *,
@@ -1043,10 +1098,12 @@ class ApplyMatrixRequest(_message.Message):
         transposed: _builtins.bool = ...,
         explain: _builtins.bool = ...,
         version: _builtins.int = ...,
+        integers: _builtins.bool = ...,
+        noise_request: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "explain", b"explain", "name", b"name", "transposed", b"transposed", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "explain", b"explain", "integers", b"integers", "name", b"name", "noise_request", b"noise_request", "transposed", b"transposed", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from sedmad.wire.generated.sedma.v1 import manifest_pb2 as sedma_dot_v1_dot_mani
 from sedmad.wire.generated.sedma.v1 import membership_pb2 as sedma_dot_v1_dot_membership__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16sedma/v1/holding.proto\x12\x08sedma.v1\x1a\x17sedma/v1/manifest.proto\x1a\x19sedma/v1/membership.proto\"\x0e\n\x0cLeaveRequest\"a\n\rLeaveResponse\x12\x13\n\x0b\x63opies_left\x18\x01 \x01(\x04\x12\x12\n\nbytes_left\x18\x02 \x01(\x04\x12\x12\n\nowned_left\x18\x03 \x01(\x04\x12\x13\n\x0bwaiting_for\x18\x04 \x01(\t\"\r\n\x0bStayRequest\"\x0e\n\x0cStayResponse\"\x98\x01\n\x14ReserveCopiesRequest\x12\x0e\n\x06put_id\x18\x01 \x01(\x0c\x12\x16\n\x0eresident_bytes\x18\x02 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x0f\n\x07\x63olumns\x18\x05 \x01(\x04\x12%\n\tdata_type\x18\x06 \x01(\x0e\x32\x12.sedma.v1.DataType\"\x17\n\x15ReserveCopiesResponse\"}\n\x0fHoldCopyRequest\x12\x0e\n\x06put_id\x18\x01 \x01(\x0c\x12\x17\n\x0fpartition_index\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12 \n\x04kind\x18\x04 \x01(\x0e\x32\x12.sedma.v1.CopyKind\x12\x0f\n\x07sources\x18\x05 \x03(\t\"\x12\n\x10HoldCopyResponse\"#\n\x11ReleasePutRequest\x12\x0e\n\x06put_id\x18\x01 \x01(\x0c\"\x14\n\x12ReleasePutResponse\"7\n\x15\x46\x65tchPartitionRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x18\n\x16\x46\x65tchPartitionResponse\"#\n\x12VerifyStoreRequest\x12\r\n\x05quick\x18\x01 \x01(\x08\"h\n\x13VerifyStoreResponse\x12\x15\n\rchecked_bytes\x18\x01 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12%\n\x06report\x18\x03 \x01(\x0b\x32\x15.sedma.v1.StoreReport\"\xc4\x01\n\x0bStoreReport\x12\x0e\n\x06\x63opies\x18\x01 \x01(\x04\x12\r\n\x05\x62lobs\x18\x02 \x01(\x04\x12%\n\x07\x63orrupt\x18\x03 \x03(\x0b\x32\x14.sedma.v1.StoreFault\x12%\n\x07missing\x18\x04 \x03(\x0b\x32\x14.sedma.v1.StoreFault\x12&\n\x08orphaned\x18\x05 \x03(\x0b\x32\x14.sedma.v1.StoreFault\x12\x0c\n\x04more\x18\x06 \x01(\x04\x12\x12\n\nsize_bytes\x18\x07 \x01(\x04\"W\n\nStoreFault\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12 \n\x03key\x18\x02 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\x12\x17\n\x0fpartition_index\x18\x03 \x01(\r2\xc5\x02\n\x0eHoldingService\x12P\n\rReserveCopies\x12\x1e.sedma.v1.ReserveCopiesRequest\x1a\x1f.sedma.v1.ReserveCopiesResponse\x12\x41\n\x08HoldCopy\x12\x19.sedma.v1.HoldCopyRequest\x1a\x1a.sedma.v1.HoldCopyResponse\x12G\n\nReleasePut\x12\x1b.sedma.v1.ReleasePutRequest\x1a\x1c.sedma.v1.ReleasePutResponse\x12U\n\x0e\x46\x65tchPartition\x12\x1f.sedma.v1.FetchPartitionRequest\x1a .sedma.v1.FetchPartitionResponse0\x01\x32\x81\x01\n\x0eLeavingService\x12\x38\n\x05Leave\x12\x16.sedma.v1.LeaveRequest\x1a\x17.sedma.v1.LeaveResponse\x12\x35\n\x04Stay\x12\x15.sedma.v1.StayRequest\x1a\x16.sedma.v1.StayResponse2\\\n\x0cStoreService\x12L\n\x0bVerifyStore\x12\x1c.sedma.v1.VerifyStoreRequest\x1a\x1d.sedma.v1.VerifyStoreResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16sedma/v1/holding.proto\x12\x08sedma.v1\x1a\x17sedma/v1/manifest.proto\x1a\x19sedma/v1/membership.proto\"%\n\x0cLeaveRequest\x12\x15\n\ronly_progress\x18\x01 \x01(\x08\"p\n\rLeaveResponse\x12\x13\n\x0b\x63opies_left\x18\x01 \x01(\x04\x12\x12\n\nbytes_left\x18\x02 \x01(\x04\x12\x12\n\nowned_left\x18\x03 \x01(\x04\x12\x13\n\x0bwaiting_for\x18\x04 \x01(\t\x12\r\n\x05stays\x18\x05 \x01(\x08\"\r\n\x0bStayRequest\"\x0e\n\x0cStayResponse\":\n\x16\x44\x65scribeDevicesRequest\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\"A\n\x17\x44\x65scribeDevicesResponse\x12&\n\x06\x63opies\x18\x01 \x03(\x0b\x32\x16.sedma.v1.DeviceReport\"\xce\x01\n\x0c\x44\x65viceReport\x12\x17\n\x0fpartition_index\x18\x01 \x01(\r\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x17\n\x0fpredicted_error\x18\x03 \x01(\x01\x12\x16\n\x0emeasured_error\x18\x04 \x01(\x01\x12\x12\n\ncells_used\x18\x05 \x01(\x04\x12\x17\n\x0f\x63\x65lls_allocated\x18\x06 \x01(\x04\x12\x0e\n\x06levers\x18\x07 \x03(\t\x12\r\n\x05\x61ge_s\x18\x08 \x01(\x01\x12\x17\n\x0f\x64igital_because\x18\t \x01(\t\"\xce\x01\n\x14ReserveCopiesRequest\x12\x0e\n\x06put_id\x18\x01 \x01(\x0c\x12\x16\n\x0eresident_bytes\x18\x02 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x0f\n\x07\x63olumns\x18\x05 \x01(\x04\x12%\n\tdata_type\x18\x06 \x01(\x0e\x32\x12.sedma.v1.DataType\x12\x14\n\x0ctarget_error\x18\x07 \x01(\x01\x12\x0f\n\x07profile\x18\x08 \x01(\t\x12\r\n\x05\x63\x65lls\x18\t \x01(\x04\"*\n\x15ReserveCopiesResponse\x12\x11\n\tcompiling\x18\x01 \x01(\x08\"}\n\x0fHoldCopyRequest\x12\x0e\n\x06put_id\x18\x01 \x01(\x0c\x12\x17\n\x0fpartition_index\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12 \n\x04kind\x18\x04 \x01(\x0e\x32\x12.sedma.v1.CopyKind\x12\x0f\n\x07sources\x18\x05 \x03(\t\"\x12\n\x10HoldCopyResponse\"#\n\x11ReleasePutRequest\x12\x0e\n\x06put_id\x18\x01 \x01(\x0c\"\x14\n\x12ReleasePutResponse\"7\n\x15\x46\x65tchPartitionRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x18\n\x16\x46\x65tchPartitionResponse\"#\n\x12VerifyStoreRequest\x12\r\n\x05quick\x18\x01 \x01(\x08\"h\n\x13VerifyStoreResponse\x12\x15\n\rchecked_bytes\x18\x01 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12%\n\x06report\x18\x03 \x01(\x0b\x32\x15.sedma.v1.StoreReport\"\xc4\x01\n\x0bStoreReport\x12\x0e\n\x06\x63opies\x18\x01 \x01(\x04\x12\r\n\x05\x62lobs\x18\x02 \x01(\x04\x12%\n\x07\x63orrupt\x18\x03 \x03(\x0b\x32\x14.sedma.v1.StoreFault\x12%\n\x07missing\x18\x04 \x03(\x0b\x32\x14.sedma.v1.StoreFault\x12&\n\x08orphaned\x18\x05 \x03(\x0b\x32\x14.sedma.v1.StoreFault\x12\x0c\n\x04more\x18\x06 \x01(\x04\x12\x12\n\nsize_bytes\x18\x07 \x01(\x04\"W\n\nStoreFault\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12 \n\x03key\x18\x02 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\x12\x17\n\x0fpartition_index\x18\x03 \x01(\r2\xc5\x02\n\x0eHoldingService\x12P\n\rReserveCopies\x12\x1e.sedma.v1.ReserveCopiesRequest\x1a\x1f.sedma.v1.ReserveCopiesResponse\x12\x41\n\x08HoldCopy\x12\x19.sedma.v1.HoldCopyRequest\x1a\x1a.sedma.v1.HoldCopyResponse\x12G\n\nReleasePut\x12\x1b.sedma.v1.ReleasePutRequest\x1a\x1c.sedma.v1.ReleasePutResponse\x12U\n\x0e\x46\x65tchPartition\x12\x1f.sedma.v1.FetchPartitionRequest\x1a .sedma.v1.FetchPartitionResponse0\x01\x32\x81\x01\n\x0eLeavingService\x12\x38\n\x05Leave\x12\x16.sedma.v1.LeaveRequest\x1a\x17.sedma.v1.LeaveResponse\x12\x35\n\x04Stay\x12\x15.sedma.v1.StayRequest\x1a\x16.sedma.v1.StayResponse2g\n\rDeviceService\x12V\n\x0f\x44\x65scribeDevices\x12 .sedma.v1.DescribeDevicesRequest\x1a!.sedma.v1.DescribeDevicesResponse2\\\n\x0cStoreService\x12L\n\x0bVerifyStore\x12\x1c.sedma.v1.VerifyStoreRequest\x1a\x1d.sedma.v1.VerifyStoreResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,41 +34,49 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sedma.v1.holding_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LEAVEREQUEST']._serialized_start=88
-  _globals['_LEAVEREQUEST']._serialized_end=102
-  _globals['_LEAVERESPONSE']._serialized_start=104
-  _globals['_LEAVERESPONSE']._serialized_end=201
-  _globals['_STAYREQUEST']._serialized_start=203
-  _globals['_STAYREQUEST']._serialized_end=216
-  _globals['_STAYRESPONSE']._serialized_start=218
-  _globals['_STAYRESPONSE']._serialized_end=232
-  _globals['_RESERVECOPIESREQUEST']._serialized_start=235
-  _globals['_RESERVECOPIESREQUEST']._serialized_end=387
-  _globals['_RESERVECOPIESRESPONSE']._serialized_start=389
-  _globals['_RESERVECOPIESRESPONSE']._serialized_end=412
-  _globals['_HOLDCOPYREQUEST']._serialized_start=414
-  _globals['_HOLDCOPYREQUEST']._serialized_end=539
-  _globals['_HOLDCOPYRESPONSE']._serialized_start=541
-  _globals['_HOLDCOPYRESPONSE']._serialized_end=559
-  _globals['_RELEASEPUTREQUEST']._serialized_start=561
-  _globals['_RELEASEPUTREQUEST']._serialized_end=596
-  _globals['_RELEASEPUTRESPONSE']._serialized_start=598
-  _globals['_RELEASEPUTRESPONSE']._serialized_end=618
-  _globals['_FETCHPARTITIONREQUEST']._serialized_start=620
-  _globals['_FETCHPARTITIONREQUEST']._serialized_end=675
-  _globals['_FETCHPARTITIONRESPONSE']._serialized_start=677
-  _globals['_FETCHPARTITIONRESPONSE']._serialized_end=701
-  _globals['_VERIFYSTOREREQUEST']._serialized_start=703
-  _globals['_VERIFYSTOREREQUEST']._serialized_end=738
-  _globals['_VERIFYSTORERESPONSE']._serialized_start=740
-  _globals['_VERIFYSTORERESPONSE']._serialized_end=844
-  _globals['_STOREREPORT']._serialized_start=847
-  _globals['_STOREREPORT']._serialized_end=1043
-  _globals['_STOREFAULT']._serialized_start=1045
-  _globals['_STOREFAULT']._serialized_end=1132
-  _globals['_HOLDINGSERVICE']._serialized_start=1135
-  _globals['_HOLDINGSERVICE']._serialized_end=1460
-  _globals['_LEAVINGSERVICE']._serialized_start=1463
-  _globals['_LEAVINGSERVICE']._serialized_end=1592
-  _globals['_STORESERVICE']._serialized_start=1594
-  _globals['_STORESERVICE']._serialized_end=1686
+  _globals['_LEAVEREQUEST']._serialized_end=125
+  _globals['_LEAVERESPONSE']._serialized_start=127
+  _globals['_LEAVERESPONSE']._serialized_end=239
+  _globals['_STAYREQUEST']._serialized_start=241
+  _globals['_STAYREQUEST']._serialized_end=254
+  _globals['_STAYRESPONSE']._serialized_start=256
+  _globals['_STAYRESPONSE']._serialized_end=270
+  _globals['_DESCRIBEDEVICESREQUEST']._serialized_start=272
+  _globals['_DESCRIBEDEVICESREQUEST']._serialized_end=330
+  _globals['_DESCRIBEDEVICESRESPONSE']._serialized_start=332
+  _globals['_DESCRIBEDEVICESRESPONSE']._serialized_end=397
+  _globals['_DEVICEREPORT']._serialized_start=400
+  _globals['_DEVICEREPORT']._serialized_end=606
+  _globals['_RESERVECOPIESREQUEST']._serialized_start=609
+  _globals['_RESERVECOPIESREQUEST']._serialized_end=815
+  _globals['_RESERVECOPIESRESPONSE']._serialized_start=817
+  _globals['_RESERVECOPIESRESPONSE']._serialized_end=859
+  _globals['_HOLDCOPYREQUEST']._serialized_start=861
+  _globals['_HOLDCOPYREQUEST']._serialized_end=986
+  _globals['_HOLDCOPYRESPONSE']._serialized_start=988
+  _globals['_HOLDCOPYRESPONSE']._serialized_end=1006
+  _globals['_RELEASEPUTREQUEST']._serialized_start=1008
+  _globals['_RELEASEPUTREQUEST']._serialized_end=1043
+  _globals['_RELEASEPUTRESPONSE']._serialized_start=1045
+  _globals['_RELEASEPUTRESPONSE']._serialized_end=1065
+  _globals['_FETCHPARTITIONREQUEST']._serialized_start=1067
+  _globals['_FETCHPARTITIONREQUEST']._serialized_end=1122
+  _globals['_FETCHPARTITIONRESPONSE']._serialized_start=1124
+  _globals['_FETCHPARTITIONRESPONSE']._serialized_end=1148
+  _globals['_VERIFYSTOREREQUEST']._serialized_start=1150
+  _globals['_VERIFYSTOREREQUEST']._serialized_end=1185
+  _globals['_VERIFYSTORERESPONSE']._serialized_start=1187
+  _globals['_VERIFYSTORERESPONSE']._serialized_end=1291
+  _globals['_STOREREPORT']._serialized_start=1294
+  _globals['_STOREREPORT']._serialized_end=1490
+  _globals['_STOREFAULT']._serialized_start=1492
+  _globals['_STOREFAULT']._serialized_end=1579
+  _globals['_HOLDINGSERVICE']._serialized_start=1582
+  _globals['_HOLDINGSERVICE']._serialized_end=1907
+  _globals['_LEAVINGSERVICE']._serialized_start=1910
+  _globals['_LEAVINGSERVICE']._serialized_end=2039
+  _globals['_DEVICESERVICE']._serialized_start=2041
+  _globals['_DEVICESERVICE']._serialized_end=2144
+  _globals['_STORESERVICE']._serialized_start=2146
+  _globals['_STORESERVICE']._serialized_end=2238
 # @@protoc_insertion_point(module_scope)

@@ -24,12 +24,17 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class LeaveRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    ONLY_PROGRESS_FIELD_NUMBER: _builtins.int
+    only_progress: _builtins.bool
+    """Decide nothing: somebody may have had it stay since it was asked to leave."""
     def __init__(
         self,
+        *,
+        only_progress: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["only_progress", b"only_progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -43,12 +48,15 @@ class LeaveResponse(_message.Message):
     BYTES_LEFT_FIELD_NUMBER: _builtins.int
     OWNED_LEFT_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
+    STAYS_FIELD_NUMBER: _builtins.int
     copies_left: _builtins.int
     """Copies that manifests still give it, their bytes, and matrices that it still owns."""
     bytes_left: _builtins.int
     owned_left: _builtins.int
     waiting_for: _builtins.str
-    """Why it does not go on; empty if it does."""
+    """Who has to act, and why it does not go on if it does not; lines for people."""
+    stays: _builtins.bool
+    """It was decided that it stays."""
     def __init__(
         self,
         *,
@@ -56,10 +64,11 @@ class LeaveResponse(_message.Message):
         bytes_left: _builtins.int = ...,
         owned_left: _builtins.int = ...,
         waiting_for: _builtins.str = ...,
+        stays: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_left", b"bytes_left", "copies_left", b"copies_left", "owned_left", b"owned_left", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_left", b"bytes_left", "copies_left", b"copies_left", "owned_left", b"owned_left", "stays", b"stays", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -96,6 +105,100 @@ class StayResponse(_message.Message):
 Global___StayResponse: _TypeAlias = StayResponse  # noqa: Y015
 
 @_typing.final
+class DescribeDevicesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> _manifest_pb2.MatrixKey: ...
+    def __init__(
+        self,
+        *,
+        key: _manifest_pb2.MatrixKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeDevicesRequest: _TypeAlias = DescribeDevicesRequest  # noqa: Y015
+
+@_typing.final
+class DescribeDevicesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COPIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def copies(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceReport]:
+        """Of every resident copy that the node has, in the order of partitions."""
+
+    def __init__(
+        self,
+        *,
+        copies: _abc.Iterable[Global___DeviceReport] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copies", b"copies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeDevicesResponse: _TypeAlias = DescribeDevicesResponse  # noqa: Y015
+
+@_typing.final
+class DeviceReport(_message.Message):
+    """How a resident copy is computed with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_INDEX_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    PREDICTED_ERROR_FIELD_NUMBER: _builtins.int
+    MEASURED_ERROR_FIELD_NUMBER: _builtins.int
+    CELLS_USED_FIELD_NUMBER: _builtins.int
+    CELLS_ALLOCATED_FIELD_NUMBER: _builtins.int
+    LEVERS_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    DIGITAL_BECAUSE_FIELD_NUMBER: _builtins.int
+    partition_index: _builtins.int
+    profile: _builtins.str
+    """What computes: `ideal` where arithmetic is exact, whatever the node's devices are."""
+    predicted_error: _builtins.float
+    """Relative L2 errors: of the plan, and of calibration vectors after programming. 0 where arithmetic is exact."""
+    measured_error: _builtins.float
+    cells_used: _builtins.int
+    cells_allocated: _builtins.int
+    age_s: _builtins.float
+    """Since the devices were programmed."""
+    digital_because: _builtins.str
+    """Why arithmetic is exact on a node that has devices; empty where they compute."""
+    @_builtins.property
+    def levers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was done against errors, in short words."""
+
+    def __init__(
+        self,
+        *,
+        partition_index: _builtins.int = ...,
+        profile: _builtins.str = ...,
+        predicted_error: _builtins.float = ...,
+        measured_error: _builtins.float = ...,
+        cells_used: _builtins.int = ...,
+        cells_allocated: _builtins.int = ...,
+        levers: _abc.Iterable[_builtins.str] | None = ...,
+        age_s: _builtins.float = ...,
+        digital_because: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "cells_allocated", b"cells_allocated", "cells_used", b"cells_used", "digital_because", b"digital_because", "levers", b"levers", "measured_error", b"measured_error", "partition_index", b"partition_index", "predicted_error", b"predicted_error", "profile", b"profile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceReport: _TypeAlias = DeviceReport  # noqa: Y015
+
+@_typing.final
 class ReserveCopiesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -105,6 +208,9 @@ class ReserveCopiesRequest(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
     DATA_TYPE_FIELD_NUMBER: _builtins.int
+    TARGET_ERROR_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    CELLS_FIELD_NUMBER: _builtins.int
     put_id: _builtins.bytes
     """16 random bytes, chosen by the owner."""
     resident_bytes: _builtins.int
@@ -112,6 +218,11 @@ class ReserveCopiesRequest(_message.Message):
     rows: _builtins.int
     columns: _builtins.int
     data_type: _membership_pb2.DataType.ValueType
+    target_error: _builtins.float
+    """Of the matrix, as in its manifest."""
+    profile: _builtins.str
+    cells: _builtins.int
+    """What the owner expects resident copies to take of the node's crossbar arrays."""
     def __init__(
         self,
         *,
@@ -121,10 +232,13 @@ class ReserveCopiesRequest(_message.Message):
         rows: _builtins.int = ...,
         columns: _builtins.int = ...,
         data_type: _membership_pb2.DataType.ValueType = ...,
+        target_error: _builtins.float = ...,
+        profile: _builtins.str = ...,
+        cells: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "data_type", b"data_type", "disk_bytes", b"disk_bytes", "put_id", b"put_id", "resident_bytes", b"resident_bytes", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "columns", b"columns", "data_type", b"data_type", "disk_bytes", b"disk_bytes", "profile", b"profile", "put_id", b"put_id", "resident_bytes", b"resident_bytes", "rows", b"rows", "target_error", b"target_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,12 +248,17 @@ Global___ReserveCopiesRequest: _TypeAlias = ReserveCopiesRequest  # noqa: Y015
 class ReserveCopiesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    COMPILING_FIELD_NUMBER: _builtins.int
+    compiling: _builtins.bool
+    """The node's first crossbars: it compiles what simulates them, which takes up to minutes."""
     def __init__(
         self,
+        *,
+        compiling: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compiling", b"compiling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

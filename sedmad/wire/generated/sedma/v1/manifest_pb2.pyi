@@ -272,8 +272,12 @@ class Manifest(_message.Message):
     REMOVED_FIELD_NUMBER: _builtins.int
     HOLDERS_FIELD_NUMBER: _builtins.int
     GUARDIANS_BEFORE_FIELD_NUMBER: _builtins.int
+    COPIES_ESTABLISHED_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    TARGET_ERROR_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     matrix_digest: _builtins.bytes
-    """SHA-256 over data type, shape, partition height and the partitions' digests: see sedmad/wire/matrix_digest.py."""
+    """SHA-256 over data type, shape, partition height, the partitions' digests and the scale: see sedmad/wire/matrix_digest.py."""
     first_owner: _builtins.str
     owner: _builtins.str
     epoch: _builtins.int
@@ -288,6 +292,16 @@ class Manifest(_message.Message):
     written_at_s: _builtins.float
     removed: _builtins.bool
     """The matrix is gone: holders free it. Kept for 90 days."""
+    copies_established: _builtins.bool
+    """The last established manifest names every copy that this one names: none of them was given up with a change that
+    failed, so that this one can be established without asking for them.
+    """
+    scale: _builtins.bytes
+    """Of int8: one factor for each row, little-endian float32, or nothing. Products are those of the scaled matrix."""
+    target_error: _builtins.float
+    """The relative L2 error that products may have on average; 0: exact arithmetic, on whatever devices a node has."""
+    profile: _builtins.str
+    """The device profile that resident copies have to be on; empty: any."""
     @_builtins.property
     def guardians(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -322,10 +336,14 @@ class Manifest(_message.Message):
         removed: _builtins.bool = ...,
         holders: _abc.Iterable[_builtins.str] | None = ...,
         guardians_before: _abc.Iterable[_builtins.str] | None = ...,
+        copies_established: _builtins.bool = ...,
+        scale: _builtins.bytes = ...,
+        target_error: _builtins.float = ...,
+        profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "data_type", b"data_type", "epoch", b"epoch", "first_owner", b"first_owner", "guardians", b"guardians", "guardians_before", b"guardians_before", "holders", b"holders", "matrix_digest", b"matrix_digest", "owner", b"owner", "partition_rows", b"partition_rows", "partitions", b"partitions", "previous_digest", b"previous_digest", "removed", b"removed", "rows", b"rows", "seq", b"seq", "survive", b"survive", "written_at_s", b"written_at_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "copies_established", b"copies_established", "data_type", b"data_type", "epoch", b"epoch", "first_owner", b"first_owner", "guardians", b"guardians", "guardians_before", b"guardians_before", "holders", b"holders", "matrix_digest", b"matrix_digest", "owner", b"owner", "partition_rows", b"partition_rows", "partitions", b"partitions", "previous_digest", b"previous_digest", "profile", b"profile", "removed", b"removed", "rows", b"rows", "scale", b"scale", "seq", b"seq", "survive", b"survive", "target_error", b"target_error", "written_at_s", b"written_at_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,12 +64,20 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     DATA_TYPE_UNSPECIFIED: _DataType.ValueType  # 0
     DATA_TYPE_FLOAT32: _DataType.ValueType  # 1
     DATA_TYPE_FLOAT64: _DataType.ValueType  # 2
+    DATA_TYPE_FLOAT16: _DataType.ValueType  # 3
+    DATA_TYPE_INT8: _DataType.ValueType  # 4
+    DATA_TYPE_INT32: _DataType.ValueType  # 5
+    """Of panels only: no matrix has it."""
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper): ...
 
 DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
 DATA_TYPE_FLOAT32: DataType.ValueType  # 1
 DATA_TYPE_FLOAT64: DataType.ValueType  # 2
+DATA_TYPE_FLOAT16: DataType.ValueType  # 3
+DATA_TYPE_INT8: DataType.ValueType  # 4
+DATA_TYPE_INT32: DataType.ValueType  # 5
+"""Of panels only: no matrix has it."""
 Global___DataType: _TypeAlias = DataType  # noqa: Y015
 
 @_typing.final
@@ -411,6 +419,8 @@ class Advert(_message.Message):
     CERTIFICATE_DIGEST_FIELD_NUMBER: _builtins.int
     WALL_TIME_S_FIELD_NUMBER: _builtins.int
     MEMORY_SHORT_BYTES_FIELD_NUMBER: _builtins.int
+    CELLS_PLEDGED_FIELD_NUMBER: _builtins.int
+    CELLS_USED_FIELD_NUMBER: _builtins.int
     peer_id: _builtins.str
     name: _builtins.str
     sequence: _builtins.int
@@ -432,6 +442,9 @@ class Advert(_message.Message):
     wall_time_s: _builtins.float
     memory_short_bytes: _builtins.int
     """Resident copies that manifests give the node, and that its pledge has no room for now."""
+    cells_pledged: _builtins.int
+    """Cells of simulated crossbar arrays: how many the node lends, and how many hold weights or are set aside for them."""
+    cells_used: _builtins.int
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -459,10 +472,12 @@ class Advert(_message.Message):
         certificate_digest: _builtins.bytes = ...,
         wall_time_s: _builtins.float = ...,
         memory_short_bytes: _builtins.int = ...,
+        cells_pledged: _builtins.int = ...,
+        cells_used: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "certificate_digest", b"certificate_digest", "compute_gflops", b"compute_gflops", "device_profile", b"device_profile", "disk_pledged_bytes", b"disk_pledged_bytes", "disk_used_bytes", b"disk_used_bytes", "labels", b"labels", "memory_bandwidth_bytes_per_s", b"memory_bandwidth_bytes_per_s", "memory_free_bytes", b"memory_free_bytes", "memory_pledged_bytes", b"memory_pledged_bytes", "memory_short_bytes", b"memory_short_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "peer_id", b"peer_id", "queue_s", b"queue_s", "sequence", b"sequence", "service_s", b"service_s", "software_version", b"software_version", "state", b"state", "wall_time_s", b"wall_time_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "cells_pledged", b"cells_pledged", "cells_used", b"cells_used", "certificate_digest", b"certificate_digest", "compute_gflops", b"compute_gflops", "device_profile", b"device_profile", "disk_pledged_bytes", b"disk_pledged_bytes", "disk_used_bytes", b"disk_used_bytes", "labels", b"labels", "memory_bandwidth_bytes_per_s", b"memory_bandwidth_bytes_per_s", "memory_free_bytes", b"memory_free_bytes", "memory_pledged_bytes", b"memory_pledged_bytes", "memory_short_bytes", b"memory_short_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "peer_id", b"peer_id", "queue_s", b"queue_s", "sequence", b"sequence", "service_s", b"service_s", "software_version", b"software_version", "state", b"state", "wall_time_s", b"wall_time_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

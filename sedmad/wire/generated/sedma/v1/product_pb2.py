@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sedmad.wire.generated.sedma.v1 import manifest_pb2 as sedma_dot_v1_dot_manifest__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16sedma/v1/product.proto\x12\x08sedma.v1\x1a\x17sedma/v1/manifest.proto\"\xa6\x01\n\x19MultiplyPartitionsRequest\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x12\n\npartitions\x18\x04 \x03(\r\x12\x0f\n\x07\x63olumns\x18\x05 \x01(\r\x12\x12\n\ntransposed\x18\x06 \x01(\x08\x12\x12\n\nrequest_id\x18\x07 \x01(\x04\"\x81\x01\n\x1aMultiplyPartitionsResponse\x12\x0f\n\x07wait_us\x18\x01 \x01(\r\x12\x12\n\nservice_us\x18\x02 \x01(\r\x12\x12\n\ncompute_us\x18\x03 \x01(\r\x12\x0f\n\x07queue_s\x18\x04 \x01(\x01\x12\x19\n\x11memory_free_bytes\x18\x05 \x01(\x04\x32q\n\x0eProductService\x12_\n\x12MultiplyPartitions\x12#.sedma.v1.MultiplyPartitionsRequest\x1a$.sedma.v1.MultiplyPartitionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16sedma/v1/product.proto\x12\x08sedma.v1\x1a\x17sedma/v1/manifest.proto\"\xcc\x01\n\x19MultiplyPartitionsRequest\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x12\n\npartitions\x18\x04 \x03(\r\x12\x0f\n\x07\x63olumns\x18\x05 \x01(\r\x12\x12\n\ntransposed\x18\x06 \x01(\x08\x12\x12\n\nrequest_id\x18\x07 \x01(\x04\x12\x10\n\x08integers\x18\x08 \x01(\x08\x12\x12\n\nnoise_keys\x18\t \x03(\x06\"\x81\x01\n\x1aMultiplyPartitionsResponse\x12\x0f\n\x07wait_us\x18\x01 \x01(\r\x12\x12\n\nservice_us\x18\x02 \x01(\r\x12\x12\n\ncompute_us\x18\x03 \x01(\r\x12\x0f\n\x07queue_s\x18\x04 \x01(\x01\x12\x19\n\x11memory_free_bytes\x18\x05 \x01(\x04\x32q\n\x0eProductService\x12_\n\x12MultiplyPartitions\x12#.sedma.v1.MultiplyPartitionsRequest\x1a$.sedma.v1.MultiplyPartitionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sedma.v1.product_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MULTIPLYPARTITIONSREQUEST']._serialized_start=62
-  _globals['_MULTIPLYPARTITIONSREQUEST']._serialized_end=228
-  _globals['_MULTIPLYPARTITIONSRESPONSE']._serialized_start=231
-  _globals['_MULTIPLYPARTITIONSRESPONSE']._serialized_end=360
-  _globals['_PRODUCTSERVICE']._serialized_start=362
-  _globals['_PRODUCTSERVICE']._serialized_end=475
+  _globals['_MULTIPLYPARTITIONSREQUEST']._serialized_end=266
+  _globals['_MULTIPLYPARTITIONSRESPONSE']._serialized_start=269
+  _globals['_MULTIPLYPARTITIONSRESPONSE']._serialized_end=398
+  _globals['_PRODUCTSERVICE']._serialized_start=400
+  _globals['_PRODUCTSERVICE']._serialized_end=513
 # @@protoc_insertion_point(module_scope)

@@ -30,16 +30,26 @@ class MultiplyPartitionsRequest(_message.Message):
     COLUMNS_FIELD_NUMBER: _builtins.int
     TRANSPOSED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    INTEGERS_FIELD_NUMBER: _builtins.int
+    NOISE_KEYS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     seq: _builtins.int
     columns: _builtins.int
     transposed: _builtins.bool
     request_id: _builtins.int
     """Keys noise and de-duplication: the same id is answered with the same numbers."""
+    integers: _builtins.bool
+    """The panel holds int32, the matrix int8, and the results are exact."""
     @_builtins.property
     def key(self) -> _manifest_pb2.MatrixKey: ...
     @_builtins.property
     def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def noise_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """What the noise of each column is drawn with, where the matrix has a target error: one key a column, the same in every
+        request of a product. Without them the holder draws its own.
+        """
+
     def __init__(
         self,
         *,
@@ -50,10 +60,12 @@ class MultiplyPartitionsRequest(_message.Message):
         columns: _builtins.int = ...,
         transposed: _builtins.bool = ...,
         request_id: _builtins.int = ...,
+        integers: _builtins.bool = ...,
+        noise_keys: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "epoch", b"epoch", "key", b"key", "partitions", b"partitions", "request_id", b"request_id", "seq", b"seq", "transposed", b"transposed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "epoch", b"epoch", "integers", b"integers", "key", b"key", "noise_keys", b"noise_keys", "partitions", b"partitions", "request_id", b"request_id", "seq", b"seq", "transposed", b"transposed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
