@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crossbar import irdrop as irdrop
-    from crossbar.counting import Report as Report
     from crossbar.devices.catalogue import profile as profile
     from crossbar.devices.catalogue import profiles as profiles
     from crossbar.devices.profile import DeviceProfile as DeviceProfile
-    from crossbar.planning.ladder import partition as partition
+    from crossbar.partitioner import partition as partition
     from crossbar.planning.plan import Plan as Plan
     from crossbar.programmed import Crossbar as Crossbar
     from crossbar.programmed import program as program
+    from crossbar.simulation.counting import Report as Report
 
 _HOMES = {
     "Crossbar": "crossbar.programmed",
     "DeviceProfile": "crossbar.devices.profile",
     "Plan": "crossbar.planning.plan",
-    "Report": "crossbar.counting",
-    "partition": "crossbar.planning.ladder",
+    "Report": "crossbar.simulation.counting",
+    "partition": "crossbar.partitioner",
     "profile": "crossbar.devices.catalogue",
     "profiles": "crossbar.devices.catalogue",
     "program": "crossbar.programmed",

@@ -7,15 +7,10 @@ columns is an array of shape (k, n), C-contiguous.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from crossbar.devices import DeviceProfile
-
-if TYPE_CHECKING:
-    from crossbar.narrow import NarrowKernels
 
 FloatArray = npt.NDArray[np.floating[Any]]
 """An array of float32 or float64."""
@@ -61,7 +56,7 @@ class ProgrammedPartition(Protocol):
         Raises:
             ValueError: the panel does not fit W.
             TypeError: the panel has another dtype.
-            OverflowError: a result of integers may not fit int32 (`crossbar.integer_products`).
+            OverflowError: a result of integers may not fit int32 (`crossbar.exact.integer_products`).
         """
 
     def multiply_transposed(self, panel: PanelArray) -> npt.NDArray[np.float64]:
@@ -92,22 +87,3 @@ class Engine(Protocol):
                 byte order.
             TypeError: another dtype.
         """
-
-
-def engine_for(profile: DeviceProfile, *, kernels: NarrowKernels | None = None) -> Engine:
-    """Return the engine that computes as `profile` describes.
-
-    Engines are imported on first use: one that compiles kernels costs memory that other nodes should not pay.
-
-    Args:
-        profile: of the devices.
-        kernels: for exact products of few columns; without, BLAS computes them too.
-
-    Raises:
-        ValueError: no engine models this profile.
-    """
-    if profile.is_ideal:
-        from crossbar.ideal import IdealEngine
-
-        return IdealEngine(kernels)
-    raise ValueError(f"no engine models the device profile {profile.name!r}")

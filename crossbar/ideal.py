@@ -1,8 +1,8 @@
 """Owns the ideal engine: exact floating-point arithmetic by BLAS, straight from the mapped weights.
 
-Sums are float32, or float64 for float64 weights; float16 and int8 are widened on their way (`crossbar.widening`), and
-int8 times integers is exact (`crossbar.integer_products`). Which way of multiplying a panel of k columns is fastest
-depends on k. Milliseconds, one thread of OpenBLAS 0.3.31, 4096 x 4096 float32 (`scripts/bench/engine.py`):
+Sums are float32, or float64 for float64 weights; float16 and int8 are widened on their way, and int8 times integers
+is exact (`crossbar.exact`). Which way of multiplying a panel of k columns is fastest depends on k. Milliseconds, one
+thread of OpenBLAS 0.3.31, 4096 x 4096 float32 (`scripts/bench/engine.py`):
 
      k   W X, kernels    BLAS   W^T X, kernels    BLAS
      1              -     2.5                -     2.8
@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossbar import integer_products
 from crossbar.engine import PanelArray, SelfTest, WeightsArray
 from crossbar.error_bound import (
     TRANSPOSED_BLOCK_ROWS,
@@ -39,8 +38,9 @@ from crossbar.error_bound import (
     magnitudes,
     summed_terms,
 )
-from crossbar.narrow import COLUMNS_MAX, Kernels, NarrowKernels, read_only
-from crossbar.widening import BLOCK_BYTES, widened_blocks
+from crossbar.exact import integer_products
+from crossbar.exact.narrow import COLUMNS_MAX, Kernels, NarrowKernels, read_only
+from crossbar.exact.widening import BLOCK_BYTES, widened_blocks
 
 DTYPES = ("float16", "float32", "float64", "int8")
 """What weights may be."""

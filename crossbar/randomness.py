@@ -1,8 +1,11 @@
 """Owns random numbers that depend on nothing but a key and a position: the same on every machine, in any order.
 
 Position i of the stream of a 64-bit key is a hash of both (the mixer of Chris Wellons' *hash-prospector*, fed the
-two halves of the key at different points); a normal number is the sum of two draws from a table of 4096 quantiles.
-This is the definition; the compiled kernels give the same bits.
+two halves of the key at different points). The four bytes of a hash, weighted so that nearly all sums differ, add up
+to a number that is almost normal; a polynomial makes it so (an expansion in the manner of Cornish and Fisher). That
+takes no table, no branch and no wide integers: a processor draws as many at once as its registers hold.
+
+This is the definition; the compiled kernels give the same bits. Every step is one IEEE operation on float32.
 
 Keys say what a number is for, so that no result depends on threads, on the order of tiles, or on the company in
 which a vector travelled:
@@ -13,8 +16,6 @@ which a vector travelled:
 
 from __future__ import annotations
 
-from functools import cache
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -26,12 +27,19 @@ DRIFT: Final = 3
 FAULTS: Final = 4
 CALIBRATION: Final = 5
 
-TABLE_SIZE: Final = 4096
-"""Quantiles in the table of `normal_table`: two 12-bit draws use 24 of the 32 bits of a hash."""
+EVEN_WEIGHTS: Final = 61 | 63 << 16
+ODD_WEIGHTS: Final = 66 | 67 << 16
+"""Of bytes 2 and 0, and of bytes 3 and 1. Nearly equal, and without a common factor, they leave no gaps between sums;
+together they are 257, so that sums fit 16 bits."""
+
+COEFFICIENTS: Final = (3.320295, 0.3131278, 1.351306, -3.15212, 3.321559)
+"""Of x, x^3 ... x^9 for a sum scaled to +-1: the minimax fit to the quantiles of exactly this law, with variance 1. The
+distribution function is nowhere off by more than 1.4e-4, nor a quantile up to 4 standard deviations by 0.01."""
 
 _MASK_64 = (1 << 64) - 1
 _GOLDEN_64 = 0x9E3779B97F4A7C15
 _GOLDEN_32 = np.uint32(0x9E3779B9)
+_EVEN_BYTES = np.uint32(0x00FF00FF)
 
 
 def key(*parts: int) -> int:
@@ -71,29 +79,27 @@ def hashes(stream: int, count: int, start: int = 0) -> npt.NDArray[np.uint32]:
 
 def normals(stream: int, count: int, start: int = 0) -> npt.NDArray[np.float32]:
     """Return `count` standard normal numbers of a stream: mean 0, variance 1, none beyond 5.2."""
-    drawn, table = hashes(stream, count, start), normal_table()
-    low = drawn & np.uint32(TABLE_SIZE - 1)
-    high = (drawn >> np.uint32(12)) & np.uint32(TABLE_SIZE - 1)
-    summed: npt.NDArray[np.float32] = table[low] + table[high]
-    return summed
+    return normals_of(byte_sums(hashes(stream, count, start)))
+
+
+def byte_sums(drawn: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Return the weighted sum, 0 to 65535, of the bytes of each hash."""
+    even = (drawn & _EVEN_BYTES) * np.uint32(EVEN_WEIGHTS)
+    odd = ((drawn >> np.uint32(8)) & _EVEN_BYTES) * np.uint32(ODD_WEIGHTS)
+    return (even + odd) >> np.uint32(16)  # the upper half of a product is one weight times each of two bytes
+
+
+def normals_of(sums: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
+    """Return the normal number that each sum of bytes stands for."""
+    centred = (sums.astype(np.float32) - np.float32(32767.5)) * np.float32(2.0**-15)
+    square = centred * centred
+    factor = np.full_like(square, COEFFICIENTS[-1])
+    for coefficient in COEFFICIENTS[-2::-1]:
+        factor = factor * square + np.float32(coefficient)
+    normal: npt.NDArray[np.float32] = centred * factor
+    return normal
 
 
 def uniforms(stream: int, count: int, start: int = 0) -> npt.NDArray[np.float32]:
     """Return `count` numbers of a stream, uniform on the multiples of 2^-24 in [0, 1)."""
     return (hashes(stream, count, start) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
-
-
-@cache
-def normal_table() -> npt.NDArray[np.float32]:
-    """Return the normal quantiles at (i + 1/2) / 4096, scaled so that the sum of two has variance 1; read-only.
-
-    The lower half mirrors the upper one, so that the mean is exactly 0.
-    """
-    standard = NormalDist()
-    half = TABLE_SIZE // 2
-    upper = np.array([standard.inv_cdf((half + index + 0.5) / TABLE_SIZE) for index in range(half)])
-    quantiles = np.concatenate([-upper[::-1], upper])
-    spread = np.sqrt(2.0 * np.mean(np.square(quantiles)))
-    table: npt.NDArray[np.float32] = (quantiles / spread).astype(np.float32)
-    table.flags.writeable = False
-    return table

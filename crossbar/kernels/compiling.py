@@ -1,10 +1,11 @@
 """Owns the compilation of kernels ahead of their first use: in a child process, into a cache that the parent loads.
 
-    python -m crossbar.kernels.compiling
+    python -m crossbar.kernels.compiling GROUP
 
-compiles everything into the folder that `NUMBA_CACHE_DIR` names and reports each kernel on stdout. The caller chooses
-where caches are; one folder in it belongs to one processor and one set of versions, so that what another machine or an
-older release left behind is never loaded. What was written is listed with digests: a damaged cache is made anew.
+compiles one group into the folder that `NUMBA_CACHE_DIR` names and reports each kernel on stdout. The caller chooses
+where caches are; one folder there belongs to one group, one processor and one set of versions, so that what another
+machine or an older release left behind is never loaded. What was written is listed with digests: a damaged cache is
+made anew.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ import hashlib
 import importlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 from crossbar.errors import KernelsUnavailable
+from crossbar.kernels.groups import GROUPS, Kernel, narrow
 
 COMPILE_TIMEOUT_S = 600.0
 """All kernels take 15 s on a busy core; a compiler that is silent for this long hangs."""
@@ -32,42 +35,7 @@ COMPILE_TIMEOUT_S = 600.0
 _LISTING = "kernels.json"
 _LISTING_BYTES_MAX = 1 << 20  # a few dozen names and digests
 _PACKAGES = ("numba", "llvmlite", "numpy")
-
-_VECTORS, _PANEL, _STACK = "float32[::1]", "float32[:,::1]", "float32[:,:,::1]"
-_FIXED = "Array(float32, 2, 'C', readonly=True)"
-_NORMALS = _VECTORS
-
-SIGNATURES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("randomness", "extend_keys", ("uint64", "uint64[::1]")),
-    ("randomness", "extend_all", ("uint64[::1]", "uint64", "uint64[::1]")),
-    ("randomness", "fill_lines", ("uint64", _NORMALS, _PANEL)),
-    ("programming", "take_lines", (_PANEL, "int64", "float32", _PANEL)),
-    ("programming", "take_lines", (_FIXED, "int64", "float32", _PANEL)),
-    ("programming", "encode_pairs", (_PANEL, _VECTORS, "float32", _PANEL, _PANEL)),
-    ("programming", "encode_offset", (_PANEL, _VECTORS, "float32", _PANEL)),
-    ("programming", "program_once", (_PANEL, "uint64", _VECTORS, "boolean", "float32", _NORMALS)),
-    (
-        "programming",
-        "program_verified",
-        (_PANEL, "uint64", _VECTORS, "float32", "int64", "float32", _NORMALS),
-    ),
-    ("programming", "subtract_cells", (_PANEL, _PANEL, _VECTORS, _PANEL)),
-    (
-        "programming",
-        "read_variances",
-        (_PANEL, _PANEL, _VECTORS, _VECTORS, "float32", "float32", _PANEL),
-    ),
-    ("reading", "convert_inputs", (_PANEL, "float32", _VECTORS, _STACK, _PANEL)),
-    (
-        "reading",
-        "finish",
-        (
-            *(_STACK, "int64", "int64", _PANEL, _PANEL, _STACK, "float32", _PANEL, _PANEL),
-            *("uint64[::1]", _NORMALS, _VECTORS, _PANEL),
-        ),
-    ),
-)
-"""Module, kernel and argument types of everything that products and programming call."""
+_LOADING = threading.Lock()  # where numba keeps its cache is one setting of the whole process
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,47 +52,67 @@ class Compiled:
     total: int
 
 
-def cache_folder(caches: Path) -> Path:
-    """Return the folder under `caches` for this processor and these versions."""
+def cache_folder(caches: Path, group: str) -> Path:
+    """Return the folder under `caches` for a group of kernels on this processor with these versions."""
     import llvmlite.binding as llvm
 
     features = ",".join(sorted(name for name, has in llvm.get_host_cpu_features().items() if has))
     parts = [llvm.get_host_cpu_name(), features, f"{sys.version_info.major}.{sys.version_info.minor}"]
     parts += [f"{package} {version(package)}" for package in _PACKAGES]
     parts.append(_sources_digest())
-    return caches / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return caches / f"{group}-{digest[:24]}"
 
 
-def use_cache(caches: Path) -> Path:
-    """Make kernels of this process load from, and compile into, the folder for this machine; return it.
+def load(caches: Path, group: str) -> None:
+    """Make the kernels of a group ready in this process: from its folder, or compiled into it where it lacks them.
 
-    Call it before the first kernel is imported: numba asks for the folder then.
+    Call it after `compile_in_child`.
     """
-    folder = cache_folder(caches)
-    os.environ["NUMBA_CACHE_DIR"] = str(folder)
-    if "numba" in sys.modules:
-        sys.modules["numba"].config.reload_config()
-    return folder
+    import numba
+
+    folder = str(cache_folder(caches, group))
+    with _LOADING:
+        before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+        numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]
+        try:
+            for kernel in GROUPS[group]:
+                dispatcher = _dispatcher(kernel)
+                dispatcher.enable_caching()  # in this folder, wherever the module was imported first
+                dispatcher.compile(numba_types(kernel))
+        finally:
+            numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
 
 
 def compile_in_child(
     caches: Path,
+    group: str,
     progress: Callable[[Compiled], None] = lambda _: None,
     *,
+    niceness: int = 0,
     timeout_s: float = COMPILE_TIMEOUT_S,
 ) -> Path:
-    """Compile all kernels in a child process, unless a whole cache is there; return its folder.
+    """Compile a group of kernels in a child process, unless a whole cache is there; return its folder.
 
     Blocks: call it in a worker thread. Damaged caches are thrown away and made anew.
 
+    Args:
+        caches: where caches are, made if need be; nobody but the user may write to it.
+        group: a key of `GROUPS`.
+        progress: told of every kernel.
+        niceness: of the child, as of `nice`.
+        timeout_s: after which the child is ended.
+
     Raises:
-        KernelsUnavailable: the folder cannot be written, the compiler failed, or it took longer than `timeout_s`.
+        KernelsUnavailable: this processor cannot run them, the folder cannot be written, the compiler failed, or it
+            took longer than `timeout_s`.
     """
-    folder = cache_folder(caches)
+    _check_processor(group)
+    folder = cache_folder(caches, group)
     if is_whole(folder):
         return folder
     try:
-        caches.mkdir(parents=True, exist_ok=True)
+        caches.mkdir(mode=0o700, parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=caches))
     except OSError as error:
         raise KernelsUnavailable(
@@ -133,7 +121,7 @@ def compile_in_child(
             hint="Make that folder writable, or choose another.",
         ) from error
     try:
-        _compile_into(making, progress, timeout_s)
+        _compile_into(making, group, progress, niceness, timeout_s)
         _write_listing(making)
         _move(making, folder)
     finally:
@@ -141,18 +129,42 @@ def compile_in_child(
     return folder
 
 
-def _compile_into(folder: Path, progress: Callable[[Compiled], None], timeout_s: float) -> None:
-    command = [sys.executable, "-m", "crossbar.kernels.compiling"]
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": _import_path()}
+def _check_processor(group: str) -> None:
+    import llvmlite.binding as llvm
+
+    widens = platform.machine().lower() in ("aarch64", "arm64") or llvm.get_host_cpu_features().get("f16c")
+    if group == narrow("float16") and not widens:
+        raise KernelsUnavailable(
+            f"the {group} kernels were not compiled",
+            why="this processor has no instruction that widens float16",
+            hint="BLAS computes these products, slower and as exactly.",
+        )
+
+
+def _compile_into(
+    folder: Path, group: str, progress: Callable[[Compiled], None], niceness: int, timeout_s: float
+) -> None:
+    command = [sys.executable, "-P", "-m", "crossbar.kernels.compiling", group]
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_DIR": str(folder),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # the same modules as here
+    }
     with (
         tempfile.TemporaryFile("w+") as complaints,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            env=environment,
         ) as child,
     ):
-        timer = Timer(timeout_s, child.kill)
+        timer = threading.Timer(timeout_s, child.kill)
         timer.start()
         try:
+            os.setpriority(os.PRIO_PROCESS, child.pid, niceness)
             assert child.stdout is not None
             for line in child.stdout:
                 progress(Compiled(**json.loads(line)))
@@ -166,7 +178,7 @@ def _compile_into(folder: Path, progress: Callable[[Compiled], None], timeout_s:
         last_words = complaints.read().strip().rpartition("\n")[2]
     if child.returncode:
         raise KernelsUnavailable(
-            "the kernels of simulated crossbars were not compiled",
+            f"the {group} kernels were not compiled",
             why=last_words or f"the compiler ended with {child.returncode} or took over {timeout_s:g} s",
             hint="Try again; if it fails again, reinstall numba.",
         )
@@ -195,26 +207,29 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def compile_all() -> Iterator[Compiled]:
-    """Compile every kernel in this process, one after the other."""
-    for done, (module, name, signature) in enumerate(SIGNATURES, start=1):
-        kernel: Any = getattr(importlib.import_module(f"crossbar.kernels.{module}"), name)
-        kernel.compile(_types(signature))
-        yield Compiled(f"{module}.{name}", done, len(SIGNATURES))
+def compile_all(group: str) -> Iterator[Compiled]:
+    """Compile every kernel of a group in this process, one after the other."""
+    kernels = GROUPS[group]
+    for done, kernel in enumerate(kernels, start=1):
+        _dispatcher(kernel).compile(numba_types(kernel))
+        yield Compiled(f"{kernel.module}.{kernel.name}", done, len(kernels))
 
 
-def _types(signature: tuple[str, ...]) -> tuple[Any, ...]:
-    """Return numba's types for argument types as they are written in `SIGNATURES`."""
+def _dispatcher(kernel: Kernel) -> Any:
+    return getattr(importlib.import_module(f"crossbar.kernels.{kernel.module}"), kernel.name)
+
+
+def numba_types(kernel: Kernel) -> tuple[Any, ...]:
+    """Return numba's types for argument types as they are written in `GROUPS`."""
     from numba import types
 
     found = []
-    for each in signature:
-        if each == _FIXED:
-            found.append(types.Array(types.float32, 2, "C", readonly=True))
-            continue
-        scalar, _, dimensions = each.partition("[")
+    for each in kernel.arguments:
+        constant, described = each.startswith("const "), each.removeprefix("const ")
+        scalar, _, dimensions = described.partition("[")
         dtype = getattr(types, scalar)
-        found.append(types.Array(dtype, dimensions.count(",") + 1, "C") if dimensions else dtype)
+        array = types.Array(dtype, dimensions.count(",") + 1, "C", readonly=constant)
+        found.append(array if dimensions else dtype)
     return tuple(found)
 
 
@@ -239,15 +254,9 @@ def _sources_digest() -> str:
     return digest.hexdigest()
 
 
-def _import_path() -> str:
-    """Return where the child finds this very package."""
-    here = str(Path(__file__).resolve().parents[2])
-    return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-
-
 def main() -> None:
-    """Compile everything and report each kernel as one line of JSON."""
-    for compiled in compile_all():
+    """Compile the group that was asked for and report each kernel as one line of JSON."""
+    for compiled in compile_all(sys.argv[1]):
         document = {"name": compiled.name, "done": compiled.done, "total": compiled.total}
         print(json.dumps(document), flush=True)
 

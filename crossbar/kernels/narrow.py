@@ -1,6 +1,8 @@
-"""Owns the kernels of exact products with few columns, where BLAS is weak. `crossbar.narrow` decides when they run.
+"""Owns the kernels of exact products with few columns, where BLAS is weak. `crossbar.exact.narrow` decides when they
+run.
 
-X and Y are panels: one column a row. Weights (m, n) are read once, or a few times from the nearest caches.
+X and Y are panels: one column a row. Weights (m, n) are read once, or a few times from the nearest caches. Both are
+read-only; float16 comes as a view of uint16; panels are float64 for float64 weights, else float32.
 
 Order of summation. Straight: blocks of 4,096 elements of a row one after the other; within a block each of 8 lanes (4
 of float64) by itself, then the lanes, then the rest. Transposed: 256 rows one after the other in float32, the sums of
@@ -10,18 +12,12 @@ it.
 
 from __future__ import annotations
 
-import platform
-import sys
-from typing import Any
-
 import numpy as np
-from llvmlite import binding
-from numba import njit, types
+from numba import njit
 
 from crossbar.error_bound import TRANSPOSED_BLOCK_ROWS
 from crossbar.kernels.vectors import straight_tile, transposed_tile
 
-_STORED: dict[str, types.Type] = {"float16": types.uint16, "int8": types.int8}
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 _TILE_ROWS = 3  # with four columns: 12 sums, three weights and one factor, the 16 vector registers of x86-64
 _BLOCK_COLUMNS = 4096  # 16 columns of X in float32 take 256 KiB: half of a second cache
@@ -103,30 +99,3 @@ def _add_rows(weights, first_row, last_row, panel, groups, start, stop, sums):  
     for row in range(whole, last_row):
         for column in range(width):
             _last_rows(weights, row, panel, column, start, stop, sums)
-
-
-def compile_for(dtype: np.dtype[Any]) -> None:
-    """Compile both kernels for weights of a dtype, or load them from Numba's cache.
-
-    float16 is given as a view of uint16; panels are float64 for float64 weights, else
-    float32. Both are read-only arrays.
-
-    Raises:
-        RuntimeError: this processor does not widen float16.
-    """
-    if dtype == np.float16 and not _widens_float16():
-        raise RuntimeError("this processor has no instruction that widens float16")
-    panel: types.Type = types.float64 if dtype == np.float64 else types.float32
-    weights = types.Array(_STORED.get(dtype.name, panel), 2, "C", readonly=True)
-    inputs = types.Array(panel, 2, "C", readonly=True)
-    multiply.compile((weights, inputs, types.Array(panel, 2, "C")))
-    multiply_transposed.compile((weights, inputs, types.Array(types.float64, 2, "C")))
-
-
-def _widens_float16() -> bool:
-    machine = platform.machine().lower()
-    return machine in ("aarch64", "arm64") or bool(binding.get_host_cpu_features().get("f16c"))
-
-
-if __name__ == "__main__":
-    compile_for(np.dtype(sys.argv[1]))

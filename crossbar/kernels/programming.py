@@ -75,7 +75,7 @@ def _looked_up(law, position):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def program_once(filled, key, law, flat, floor, table):  # type: ignore[no-untyped-def]
+def program_once(filled, key, law, flat, floor):  # type: ignore[no-untyped-def]
     """Program every cell with one pulse.
 
     Args:
@@ -92,17 +92,17 @@ def program_once(filled, key, law, flat, floor, table):  # type: ignore[no-untyp
         if flat:
             deviation = law[0]
             for n in range(outputs):
-                error = deviation * normal(low, high, np.uint32(n), table)
+                error = deviation * normal(low, high, np.uint32(n))
                 filled[k, n] = max(filled[k, n] + error, floor)
         else:
             for n in range(outputs):
                 deviation = _looked_up(law, filled[k, n] * points)
-                error = deviation * normal(low, high, np.uint32(n), table)
+                error = deviation * normal(low, high, np.uint32(n))
                 filled[k, n] = max(filled[k, n] + error, floor)
 
 
 @compiled
-def program_verified(filled, key, law, tolerance, tries, floor, table):  # type: ignore[no-untyped-def]
+def program_verified(filled, key, law, tolerance, tries, floor):  # type: ignore[no-untyped-def]
     """Program every cell until it is within `tolerance` of its target, and keep the best of at most `tries`.
 
     Args:
@@ -123,7 +123,7 @@ def program_verified(filled, key, law, tolerance, tries, floor, table):  # type:
             for pulse in range(tries):
                 place = np.uint32(n) + (np.uint32(pulse) << np.uint32(PULSE_STRIDE_BITS))
                 # What a device cannot do, conduct less than nothing, is no error that verifying would see.
-                error = max(target + deviation * normal(low, high, place, table), floor) - target
+                error = max(target + deviation * normal(low, high, place), floor) - target
                 pulses += 1
                 if abs(error) < abs(best):
                     best = error

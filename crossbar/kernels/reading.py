@@ -74,13 +74,13 @@ def _norm(line):  # type: ignore[no-untyped-def]
 
 @compiled
 def finish(  # type: ignore[no-untyped-def]
-    partial, column, kind, norms, noise, variances, levels, steps, per_step, keys, table, scales, product
+    partial, column, kind, norms, noise, variances, levels, steps, per_step, keys, scales, product
 ):
     """Add read noise to partial sums, round them as ADCs do, add them up and undo the vectors' scales.
 
     Args:
-        partial: (R, B, C), what the bit lines of C outputs carry. The rows of slices and replicas follow each other;
-            all of them share the inputs.
+        partial: (R, B, C), what the bit lines of C outputs carry; overwritten. The rows of slices and replicas follow
+            each other; all of them share the inputs.
         column: the first of these outputs; all arrays below are of all outputs.
         kind: NO_NOISE; CONSTANT_NOISE, of standard deviation norms[r, b] * noise[r, n]; or GIVEN_NOISE, variances.
         norms: (input rows, B), L2 norms of what the word lines carry.
@@ -89,7 +89,6 @@ def finish(  # type: ignore[no-untyped-def]
         levels: steps of an ADC on either side of 0; 0 is no ADC.
         steps, per_step: (R, N), one step of each ADC, and its inverse, 0 where the step is 0.
         keys: (B,), one a vector; row r draws from the key extended by r, at the place of the output.
-        table: of normal numbers.
         scales: (B,), from `convert_inputs`.
         product: (B, N), out.
     """
@@ -97,28 +96,47 @@ def finish(  # type: ignore[no-untyped-def]
     totals = np.empty(_COLUMNS_AT_ONCE, np.float32)
     for b in range(vectors):
         for start in range(0, outputs, _COLUMNS_AT_ONCE):
-            count = min(outputs - start, _COLUMNS_AT_ONCE)
-            first, last = column + start, column + start + count
+            stop = min(start + _COLUMNS_AT_ONCE, outputs)
+            count, first, last = stop - start, column + start, column + stop
             totals[:] = np.float32(0)
             for r in range(rows):
                 low, high = stream_at(extended(keys[b], r), first)
-                deviation = norms[r % len(norms), b]
-                sums, each = partial[r, b, start : start + count], noise[r, first:last]
+                sums, each, deviation = (
+                    partial[r, b, start:stop],
+                    noise[r, first:last],
+                    norms[r % len(norms), b],
+                )
                 per, step = per_step[r, first:last], steps[r, first:last]
                 if kind == CONSTANT_NOISE and levels > np.float32(0):
-                    for n in range(count):  # the common case, by itself a fifth faster
-                        found = sums[n] + deviation * each[n] * normal(low, high, np.uint32(n), table)
+                    for n in range(count):  # the common case: both steps in one loop
+                        found = sums[n] + deviation * each[n] * normal(low, high, np.uint32(n))
                         totals[n] += np.rint(min(max(found * per[n], -levels), levels)) * step[n]
                     continue
-                given = variances[r, b, start : start + count] if kind == GIVEN_NOISE else each
-                for n in range(count):
-                    found = sums[n]
-                    if kind == CONSTANT_NOISE:
-                        found += deviation * each[n] * normal(low, high, np.uint32(n), table)
-                    elif kind == GIVEN_NOISE:
-                        found += np.sqrt(given[n]) * normal(low, high, np.uint32(n), table)
-                    if levels > np.float32(0):
-                        found = np.rint(min(max(found * per[n], -levels), levels)) * step[n]
-                    totals[n] += found
+                given = variances[r, b, start:stop] if kind == GIVEN_NOISE else each
+                _add_noise(sums, kind, deviation, each, given, low, high)
+                _add_converted(totals, sums, levels, per, step)
             for n in range(count):
                 product[b, first + n] = totals[n] * scales[b]
+
+
+# One loop for each case: with a choice inside, loops are not vectorised.
+
+
+@njit(nogil=True, error_model="numpy", fastmath={"contract"})
+def _add_noise(sums, kind, deviation, each, given, low, high):  # type: ignore[no-untyped-def]
+    if kind == CONSTANT_NOISE:
+        for n in range(len(sums)):
+            sums[n] += deviation * each[n] * normal(low, high, np.uint32(n))
+    elif kind == GIVEN_NOISE:
+        for n in range(len(sums)):
+            sums[n] += np.sqrt(given[n]) * normal(low, high, np.uint32(n))
+
+
+@njit(nogil=True, error_model="numpy", fastmath={"contract"})
+def _add_converted(totals, sums, levels, per_step, steps):  # type: ignore[no-untyped-def]
+    if levels > np.float32(0):
+        for n in range(len(sums)):
+            totals[n] += np.rint(min(max(sums[n] * per_step[n], -levels), levels)) * steps[n]
+    else:
+        for n in range(len(sums)):
+            totals[n] += sums[n]

@@ -1,20 +1,20 @@
-"""Owns the partitioner: given a target error it climbs the ladder of levers, cheapest memory first, until the
-predicted error meets it, and verifies on calibration vectors after programming.
+"""Owns the climb: from a plan without levers up the ladder, cheapest memory first, until the predicted error meets the
+target, and measurements, where there are any, agree.
 
 A rung is taken if it attacks a term that matters and buys a fair share of the error. When the target is met, levers
-that cost cells and turn out not to be needed are taken back.
+that cost cells and turn out not to be needed are taken back. Programs nothing itself: it is told how to measure a plan.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
-from crossbar.errors import PlanInvalid, TargetUnreachable
+from crossbar.errors import TargetUnreachable
 from crossbar.planning.budget import ErrorBudget, expected_pulses, predict
-from crossbar.planning.calibration import MeasuredError, calibration_vectors, measured_error
+from crossbar.planning.calibration import MeasuredError
 from crossbar.planning.plan import Plan
 from crossbar.planning.planned import Planned, RungTaken, cells_of
 from crossbar.planning.rungs import Rung, ladder
@@ -22,7 +22,6 @@ from crossbar.planning.statistics import BlockStatistics
 
 if TYPE_CHECKING:
     from crossbar.devices.profile import DeviceProfile
-    from crossbar.engine import FloatArray
 
 GAIN_MIN = 0.02
 """A rung that takes less than this share off the error is skipped: the prediction is no better than that."""
@@ -36,86 +35,29 @@ TERM_MIN = 0.05
 CONFIDENCE = 2.0
 """Standard errors that a measurement must stay below the target by."""
 
-_VERIFY_SEED = 0x766572696679  # "verify": vectors apart from those that set converter ranges and gains
-
-
-@overload
-def partition(
-    weights: FloatArray,
-    profile: DeviceProfile,
-    target_error: float,
-    *,
-    seconds: float = 0.0,
-    inputs: FloatArray | None = None,
-    seed: int = 0,
-    cells_max: int | None = None,
-    allow_digital: bool = True,
-    verify: bool = True,
-) -> Planned: ...
-@overload
-def partition(
-    weights: FloatArray,
-    profile: Mapping[str, DeviceProfile],
-    target_error: float,
-    *,
-    seconds: float = 0.0,
-    inputs: FloatArray | None = None,
-    seed: int = 0,
-    cells_max: int | None = None,
-    allow_digital: bool = True,
-    verify: bool = True,
-) -> dict[str, Planned]: ...
-def partition(
-    weights: FloatArray,
-    profile: DeviceProfile | Mapping[str, DeviceProfile],
-    target_error: float,
-    *,
-    seconds: float = 0.0,
-    inputs: FloatArray | None = None,
-    seed: int = 0,
-    cells_max: int | None = None,
-    allow_digital: bool = True,
-    verify: bool = True,
-) -> Planned | dict[str, Planned]:
-    """Return the plan that meets a target with the least memory that was found.
-
-    Args:
-        weights: (outputs, inputs), float32 or float64, finite.
-        profile: of the devices; or node name -> profile, and a plan for every node that can meet the target is
-            returned, cheapest first: exact arithmetic, then by cells, and blocks that are digital on devices last.
-        target_error: relative L2 error of products, between 0 and 1.
-        seconds: after programming, when the target must still hold.
-        inputs: (inputs, vectors), samples of what will be multiplied with; white by default.
-        seed: what devices are programmed with when verifying, and calibration vectors are drawn with.
-        cells_max: cells that may be allocated.
-        allow_digital: whether some or all of the product may be computed digitally.
-        verify: program, and measure with calibration vectors, before saying that a target is met.
-
-    Raises:
-        PlanInvalid: the target, the age or `cells_max` is out of range.
-        TargetUnreachable: no plan meets the target.
-        WeightsInvalid: weights or inputs that cannot be planned for.
-    """
-    _check(target_error, seconds, cells_max)
-    statistics = BlockStatistics(weights, inputs)
-    request = _Request(statistics, target_error, seconds, inputs, seed, cells_max, allow_digital, verify)
-    if isinstance(profile, Mapping):
-        return _by_node(request, profile)
-    return _climb(request, profile)
-
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class Request:
+    """What a plan is wanted for.
+
+    Attributes:
+        statistics: of the weights, and of what they will be multiplied with.
+        target_error: relative L2 error of products.
+        seconds: after programming, when the target must still hold.
+        cells_max: cells that may be allocated; None is any number.
+        allow_digital: whether some or all of the product may be computed digitally.
+        measure: programs a plan on a profile and measures its error; None trusts predictions.
+    """
+
     statistics: BlockStatistics
     target_error: float
     seconds: float
-    inputs: FloatArray | None
-    seed: int
     cells_max: int | None
     allow_digital: bool
-    verify: bool
+    measure: Callable[[DeviceProfile, Plan], MeasuredError] | None
 
     def affords(self, plan: Plan) -> bool:
+        """Return whether there are enough cells for a plan."""
         return self.cells_max is None or cells_of(self.statistics.shape, plan).allocated <= self.cells_max
 
 
@@ -123,7 +65,7 @@ class _Request:
 class _Climber:
     """Where on the ladder one block is on one profile."""
 
-    request: _Request
+    request: Request
     profile: DeviceProfile
     plan: Plan
     budget: ErrorBudget
@@ -150,9 +92,9 @@ class _Climber:
         if self.budget.total * self.caution > self.request.target_error:
             self.best_error = min(self.best_error, self.budget.total * self.caution)
             return False
-        if not self.request.verify or self.budget.total == 0:
+        if self.request.measure is None or self.budget.total == 0:
             return True
-        self.measured = _measure(self.request, self.profile, self.plan)
+        self.measured = self.request.measure(self.profile, self.plan)
         surely = self.measured.value + CONFIDENCE * self.measured.standard_error
         if surely <= self.request.target_error:
             return True
@@ -161,7 +103,12 @@ class _Climber:
         return False
 
 
-def _climb(request: _Request, profile: DeviceProfile) -> Planned:
+def climb(request: Request, profile: DeviceProfile) -> Planned:
+    """Return the plan that meets the request with the least memory that was found.
+
+    Raises:
+        TargetUnreachable: no plan does.
+    """
     plan = Plan.default(profile) if profile.is_ideal else Plan.static(profile)
     climber = _Climber(
         request, profile, plan, predict(request.statistics, profile, plan, seconds=request.seconds)
@@ -223,18 +170,6 @@ def _take_back(climber: _Climber) -> None:
             climber.taken, climber.log = others, log
 
 
-def _measure(request: _Request, profile: DeviceProfile, plan: Plan) -> MeasuredError:
-    """Program, age, and compare products of calibration vectors with exact ones."""
-    from crossbar.programmed import program  # carries plans out, and so imports this room
-
-    weights = request.statistics.weights
-    crossbar = program(weights, profile, seed=request.seed, plan=plan, calibration=request.inputs)
-    if request.seconds > 0:
-        crossbar = crossbar.aged(request.seconds)
-    vectors = calibration_vectors(weights.shape[1], seed=request.seed ^ _VERIFY_SEED, samples=request.inputs)
-    return measured_error(crossbar.apply, weights, vectors)
-
-
 def _planned(climber: _Climber) -> Planned:
     request, profile = climber.request, climber.profile
     exact = profile.is_ideal
@@ -254,27 +189,6 @@ def _planned(climber: _Climber) -> Planned:
     )
 
 
-def _by_node(request: _Request, profiles: Mapping[str, DeviceProfile]) -> dict[str, Planned]:
-    """Plan once for every different profile; nodes that cannot meet the target are left out, unless none can."""
-    outcomes: dict[DeviceProfile, Planned | TargetUnreachable] = {}
-    for profile in profiles.values():
-        if profile not in outcomes:
-            try:
-                outcomes[profile] = _climb(request, profile)
-            except TargetUnreachable as refused:
-                outcomes[profile] = refused
-    plans = [
-        (name, planned)
-        for name, profile in profiles.items()
-        if isinstance(planned := outcomes[profile], Planned)
-    ]
-    if not plans and outcomes:
-        refusals = [outcome for outcome in outcomes.values() if isinstance(outcome, TargetUnreachable)]
-        raise min(refusals, key=lambda refused: refused.best_error)
-    plans.sort(key=lambda entry: (entry[1].plan.digital, entry[1].cells.allocated, entry[1].error, entry[0]))
-    return dict(plans)
-
-
 def _unreachable(climber: _Climber) -> TargetUnreachable:
     largest = max(climber.budget.terms, key=lambda term: climber.budget.terms[term])
     best = climber.best_error
@@ -287,17 +201,3 @@ def _unreachable(climber: _Climber) -> TargetUnreachable:
         lever=lever,
         best_error=best,
     )
-
-
-def _check(target_error: float, seconds: float, cells_max: int | None) -> None:
-    for name, value, allowed, valid in (
-        ("target_error", target_error, "a number above 0 and below 1", 0 < target_error < 1),
-        ("seconds", seconds, "a finite number from 0 on", 0 <= seconds < math.inf),
-        ("cells_max", cells_max, "a whole number from 0 on, or None", cells_max is None or cells_max >= 0),
-    ):
-        if not valid:
-            raise PlanInvalid(
-                f"nothing can be planned for {name} = {value!r}",
-                why=f"{name} must be {allowed}",
-                hint="An error of 0 is met by the ideal profile alone." if name == "target_error" else "",
-            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 _TICKS = 5  # on a linear axis, about: more do not fit on a telephone
@@ -55,6 +55,14 @@ def stepped_axis(label: str, names: Sequence[str]) -> Axis:
     """Return an axis of values 0, 1, 2, ... with a name each: what lies between has no meaning."""
     most = max(len(names) - 1, 1)
     return Axis(label, -0.3, most + 0.3, tuple((float(index), name) for index, name in enumerate(names)))
+
+
+def age_axis(label: str, ages: Mapping[str, float]) -> Axis:
+    """Return an axis of log10(seconds) with a tick for every named age; 0 s is a step before the first other one."""
+    first = math.log10(min(seconds for seconds in ages.values() if seconds > 0)) - 1
+    ticks = tuple((math.log10(seconds) if seconds > 0 else first, name) for name, seconds in ages.items())
+    most = max(value for value, _ in ticks)
+    return Axis(label, first - 0.3, most + 0.3, ticks)
 
 
 def _round_up(value: float) -> float:

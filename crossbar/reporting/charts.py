@@ -52,11 +52,12 @@ def line_chart(x: Axis, y: Axis, series: Sequence[Series], description: str) -> 
     parts += _axes(x, y, top, height)
     for one in series:
         spots = [
-            (_LEFT + x.share(at) * _across(), _upwards(y.share(value), top, height)) for at, value in one.points
+            (_LEFT + x.share(at) * _across(), _upwards(y.share(value), top, height))
+            for at, value in one.points
         ]
         parts.append(svg.path(spots, f"line {one.colour}{' dashed' if one.dashed else ''}"))
         if not one.dashed:
-            named = {at: name for at, name in x.ticks}
+            named = dict(x.ticks)
             parts += [
                 svg.dot(spot, f"dot {one.colour}", f"{one.name}, {named.get(at, f'{at:g}')}: {value:.3g}")
                 for spot, (at, value) in zip(spots, one.points, strict=True)
@@ -84,7 +85,7 @@ def bar_chart(bars: Sequence[Bar], axis: Axis, description: str, *, mark: str = 
         ]
         if bar.mark is not None:
             at = left + axis.share(bar.mark) * across
-            parts.append(svg.line((at, y + 13), (at, y + 31), "mark"))
+            parts.append(svg.line((at, y + 15), (at, y + 30), "mark"))
     return svg.drawing(WIDTH, height, parts, description)
 
 
@@ -134,10 +135,16 @@ def _axes(x: Axis, y: Axis, top: float, height: float) -> list[str]:
     parts = []
     for value, name in y.ticks:
         at = _upwards(y.share(value), top, height)
-        parts += [svg.line((_LEFT, at), (right, at), "grid"), svg.text((_LEFT - 6, at + 4), name, "tick", anchor="end")]
+        parts += [
+            svg.line((_LEFT, at), (right, at), "grid"),
+            svg.text((_LEFT - 6, at + 4), name, "tick", anchor="end"),
+        ]
     for value, name in x.ticks:
         at = _LEFT + x.share(value) * _across()
-        parts += [svg.line((at, bottom), (at, bottom + 4), "axis"), svg.text((at, bottom + 17), name, "tick", anchor="middle")]
+        parts += [
+            svg.line((at, bottom), (at, bottom + 4), "axis"),
+            svg.text((at, bottom + 17), name, "tick", anchor="middle"),
+        ]
     parts += [
         svg.line((_LEFT, bottom), (right, bottom), "axis"),
         svg.text(((_LEFT + right) / 2, height - 8), x.label, "small", anchor="middle"),

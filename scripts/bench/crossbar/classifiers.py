@@ -9,11 +9,14 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+FASHION_TESTED = 5000
+"""Test images of Fashion-MNIST that are used: their choice makes a standard error of 0.5 %, alike in all figures."""
 
 Array = np.ndarray
 Multiply = Callable[[Array], Array]
@@ -79,10 +82,12 @@ def digits() -> DataSet:
 
 
 def fashion() -> DataSet:
-    """Return Fashion-MNIST."""
+    """Return Fashion-MNIST, with the first test images only."""
     if not FASHION_FOLDER.is_dir():
         raise DataMissing(f"{FASHION_FOLDER} is not there: apt-get install dataset-fashion-mnist")
-    return DataSet("Fashion-MNIST", _images("train"), _labels("train"), _images("t10k"), _labels("t10k"))
+    tested = slice(FASHION_TESTED)
+    images = np.ascontiguousarray(_images("t10k")[:, tested])
+    return DataSet("Fashion-MNIST", _images("train"), _labels("train"), images, _labels("t10k")[tested])
 
 
 def train(data: DataSet, hidden: int, *, epochs: int, seed: int = 0) -> Classifier:
@@ -91,7 +96,7 @@ def train(data: DataSet, hidden: int, *, epochs: int, seed: int = 0) -> Classifi
     sizes = (len(data.train_images), hidden, int(data.train_labels.max()) + 1)
     weights = [
         (rng.standard_normal((outputs, inputs)) * np.sqrt(2 / inputs)).astype(np.float32)
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False)
+        for inputs, outputs in pairwise(sizes)
     ]
     parameters = [*weights, *(np.zeros((outputs, 1), np.float32) for outputs in sizes[1:])]
     momenta = [np.zeros_like(parameter) for parameter in parameters]
@@ -117,7 +122,12 @@ def _gradients(parameters: list[Array], images: Array, labels: Array) -> list[Ar
     wrong[labels, np.arange(len(labels))] -= 1
     wrong /= len(labels)
     back = (second.T @ wrong) * (hidden > 0)
-    return [back @ images.T, wrong @ hidden.T, back.sum(axis=1, keepdims=True), wrong.sum(axis=1, keepdims=True)]
+    return [
+        back @ images.T,
+        wrong @ hidden.T,
+        back.sum(axis=1, keepdims=True),
+        wrong.sum(axis=1, keepdims=True),
+    ]
 
 
 def _images(part: str) -> Array:

@@ -12,6 +12,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def folded(summary: str, text: str) -> str:
+    """Return text that is shown when its summary is clicked, where Markdown is shown by a browser."""
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
 def write_section(document: Path, name: str, text: str) -> None:
     """Replace what stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from crossbar.arrays import Arrays
 from crossbar.mapping.tiling import TileGrid
 from crossbar.planning.plan import Plan
+from crossbar.simulation.arrays import Arrays
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,12 @@ import threading
 import numpy as np
 import numpy.typing as npt
 
-from crossbar.arrays import Arrays, Float32
-from crossbar.converters import Converters, RangeFinder, levels
-from crossbar.forward import VECTORS_AT_ONCE
-from crossbar.kernels.randomness import NORMAL_TABLE
 from crossbar.kernels.reading import CONSTANT_NOISE, GIVEN_NOISE, NO_NOISE, convert_inputs, finish
 from crossbar.planning.calibration import calibration_vectors
 from crossbar.planning.plan import AdcRange
+from crossbar.simulation.arrays import Arrays, Float32
+from crossbar.simulation.converters import Converters, RangeFinder, levels
+from crossbar.simulation.forward import VECTORS_AT_ONCE
 
 _UNUSED = np.zeros((1, 1, 1), np.float32)
 
@@ -77,7 +76,6 @@ class BackwardProducts:
                 converters[row].steps,
                 converters[row].per_step,
                 _row_keys(keys, row),
-                NORMAL_TABLE,
                 scales,
                 share,
             )

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossbar.arrays import Float32
 from crossbar.planning.calibration import HEADROOM, column_ranges, largest_code
 from crossbar.planning.plan import AdcRange
+from crossbar.simulation.arrays import Float32
 
 
 @dataclass(frozen=True, slots=True)

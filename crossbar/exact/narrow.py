@@ -6,10 +6,6 @@ product waits for it. A child process compiles into a cache; a thread then loads
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -34,7 +30,6 @@ COMPILE_TIMEOUT_S = 300.0
 _NICE = 10  # products go first
 # No multiples of what kernels work on at once, and more than one block each way.
 _CHECKED_ROWS, _CHECKED_COLUMNS = 263, 4109
-_ATTEMPTS = 2  # the second one with an empty cache: the first may have met a damaged one
 
 
 class Kernels(Protocol):
@@ -65,7 +60,7 @@ class NarrowKernels:
         *,
         worth_bytes: int = WORTH_BYTES,
     ) -> None:
-        self._cache_directory = cache_directory / "narrow"  # of its own: a damaged one is deleted
+        self._cache_directory = cache_directory
         self._on_failure = on_failure
         self._worth_bytes = worth_bytes
         # By dtype, of narrow products. Threads may lose a count, which delays and no more.
@@ -102,56 +97,25 @@ class NarrowKernels:
     def _make(self, dtype: np.dtype[Any]) -> None:
         with self._making:
             try:
-                self._fill_cache(dtype)
-                self._kernels[dtype.name] = _load(self._cache_directory, dtype)
+                self._kernels[dtype.name] = _made(self._cache_directory, dtype)
             except Exception as error:  # products go on without: whatever it is, somebody is told
                 self._on_failure(f"{type(error).__name__}: {error}")
 
-    def _fill_cache(self, dtype: np.dtype[Any]) -> None:
-        """Have a child compile for `dtype`, or find that it is compiled already.
 
-        Raises:
-            OSError, RuntimeError, subprocess.TimeoutExpired: it cannot.
-        """
-        for attempt in range(_ATTEMPTS):
-            self._cache_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "crossbar.kernels.narrow", dtype.name],
-                env={
-                    **os.environ,
-                    "NUMBA_CACHE_DIR": str(self._cache_directory),
-                    # The same modules as here, wherever this process found them.
-                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
-            os.setpriority(os.PRIO_PROCESS, child.pid, _NICE)
-            try:
-                _, told = child.communicate(timeout=COMPILE_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.communicate()
-                raise
-            if child.returncode == 0:
-                return
-            if attempt + 1 < _ATTEMPTS:
-                shutil.rmtree(self._cache_directory, ignore_errors=True)
-        lines = told.decode(errors="replace").strip().splitlines()
-        raise RuntimeError(lines[-1] if lines else f"the compiler ended with status {child.returncode}")
+def _made(cache_directory: Path, dtype: np.dtype[Any]) -> Kernels:
+    """Have a child compile for `dtype`, unless it is compiled already, and load it.
 
+    Raises:
+        KernelsUnavailable: it cannot.
+        RuntimeError: the kernels compute wrong numbers.
+    """
+    from crossbar.kernels import compiling, groups
 
-def _load(cache_directory: Path, dtype: np.dtype[Any]) -> Kernels:
-    import numba
+    group = groups.narrow(dtype.name)
+    compiling.compile_in_child(cache_directory, group, niceness=_NICE, timeout_s=COMPILE_TIMEOUT_S)
+    compiling.load(cache_directory, group)
+    from crossbar.kernels import narrow
 
-    before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
-    numba.config.CACHE_DIR = str(cache_directory)  # type: ignore[attr-defined]  # read while the module is imported
-    try:
-        from crossbar.kernels import narrow
-    finally:
-        numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
-    narrow.compile_for(dtype)
     _check(narrow, dtype)
     return narrow
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from crossbar import irdrop
-from crossbar.arrays import Float32
 from crossbar.mapping.tiling import TileGrid
-from crossbar.placement import Placement
+from crossbar.simulation.arrays import Float32
+from crossbar.simulation.placement import Placement
 
 
 def fold_row(

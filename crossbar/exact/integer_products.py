@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossbar.widening import BLOCK_BYTES, widened_blocks
+from crossbar.exact.widening import BLOCK_BYTES, widened_blocks
 
 Weights = npt.NDArray[np.int8]
 Panel = npt.NDArray[np.signedinteger[Any]]

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from crossbar.arrays import Float32
 from crossbar.devices.profile import DeviceProfile
 from crossbar.mapping.assignment import assign
 from crossbar.mapping.encoding import Window
 from crossbar.mapping.faults import HEALTHY, STUCK_ON, FaultMap, compensated, fault_map
 from crossbar.mapping.tiling import TileGrid
 from crossbar.planning.plan import Plan
+from crossbar.simulation.arrays import Float32
 
 FILLING = Window(0.0, 1.0)
 """Cells as shares of their window."""

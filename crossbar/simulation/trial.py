@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from crossbar.arrays import Arrays, Float32
-from crossbar.converters import RangeFinder, levels
 from crossbar.devices.profile import DeviceProfile
 from crossbar.kernels.reading import convert_inputs
 from crossbar.planning.plan import Plan
+from crossbar.simulation.arrays import Arrays, Float32
+from crossbar.simulation.converters import RangeFinder, levels
 
 
 def adc_ranges(arrays: Arrays, profile: DeviceProfile, plan: Plan, panel: Float32) -> Float32:

@@ -21,14 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from crossbar import randomness
-from crossbar.arrays import Arrays, Float32
 from crossbar.devices.profile import DeviceProfile
 from crossbar.kernels import programming as kernels
-from crossbar.kernels.randomness import NORMAL_TABLE, fill_lines
+from crossbar.kernels.randomness import fill_lines
 from crossbar.mapping.encoding import Encoder, Window, column_scales
 from crossbar.mapping.tiling import TileGrid
-from crossbar.placement import Placement, place
 from crossbar.planning.plan import Plan
+from crossbar.simulation.arrays import Arrays, Float32
+from crossbar.simulation.placement import Placement, place
 
 PROGRAMMING_POINTS = 1024
 READ_POINTS = 2048
@@ -208,18 +208,16 @@ class _Programmer:
             share = self._profile.conductance_max_siemens / self._profile.window_siemens
             tolerance = np.float32(plan.write_verify_tolerance * share)
             self._pulses += kernels.program_verified(
-                filled, stream, laws.programming, tolerance, plan.write_verify_tries, laws.floor, NORMAL_TABLE
+                filled, stream, laws.programming, tolerance, plan.write_verify_tries, laws.floor
             )
         else:
             self._pulses += filled.size
             if laws.programming.any():
-                kernels.program_once(
-                    filled, stream, laws.programming, laws.is_flat_programming, laws.floor, NORMAL_TABLE
-                )
+                kernels.program_once(filled, stream, laws.programming, laws.is_flat_programming, laws.floor)
         if meant is not None:
             deviates = np.empty_like(filled)
             stream = np.uint64(randomness.key(self._seed, randomness.DRIFT, *place_key))
-            fill_lines(stream, NORMAL_TABLE, deviates)
+            fill_lines(stream, deviates)
             aged = self._profile.aged_siemens(self._siemens(filled), deviates, self._seconds, target=meant)
             filled[:] = (aged - self._profile.conductance_min_siemens) / self._profile.window_siemens
 
@@ -274,7 +272,7 @@ class _Programmer:
         self, index: int, cells: list[Float32], placements: list[Placement] | None
     ) -> tuple[Float32, Float32]:
         """Return the cells (inputs, outputs) of both polarities as they count at the feet of resistive wires."""
-        from crossbar.wires import fold_row  # and SciPy
+        from crossbar.simulation.wires import fold_row  # and SciPy
 
         profile, plan = self._profile, self._plan
         siemens = [self._siemens(filled) for filled in cells]
