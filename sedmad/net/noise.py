@@ -16,7 +16,7 @@ from libp2p.peer.id import ID
 from libp2p.security.noise.transport import Transport
 from libp2p.security.secure_session import SecureSession
 
-from sedmad.net.tcp import TcpStream
+from sedmad.net.pipe import Pipe
 from sedmad.wire.frame import Buffer
 
 # A record is a length of two bytes and at most 65535 bytes, 16 of them the authentication tag.
@@ -32,10 +32,10 @@ class NoiseSession(SecureSession):
 
     Args:
         handshake: what libp2p's handshake returned.
-        stream: the TCP connection below.
+        pipe: what carries it.
     """
 
-    def __init__(self, handshake: SecureSession, stream: TcpStream) -> None:
+    def __init__(self, handshake: SecureSession, pipe: Pipe) -> None:
         super().__init__(
             local_peer=handshake.local_peer,
             local_private_key=handshake.local_private_key,
@@ -47,7 +47,7 @@ class NoiseSession(SecureSession):
         protocol = handshake.conn.noise_state.noise_protocol
         self._encrypt = protocol.cipher_state_encrypt.encrypt_with_ad
         self._decrypt = protocol.cipher_state_decrypt.decrypt_with_ad
-        self._stream = stream
+        self.pipe = pipe
         self._received = memoryview(bytearray(RECEIVE_BYTES))
         self._start = self._end = 0
         self._opened = b""
@@ -64,7 +64,7 @@ class NoiseSession(SecureSession):
             rest, self._opened = self._opened, b""
             return [rest]
         while not (plaintexts := self._open_records()):
-            count = await self._stream.receive_into(self._received[self._end :])
+            count = await self.pipe.receive_into(self._received[self._end :])
             if not count:
                 raise ConnectionClosedError("the connection ended", transport="tcp")
             self._end += count
@@ -106,7 +106,7 @@ class NoiseSession(SecureSession):
             ConnectionClosedError: the connection broke.
         """
         while self._unsent:
-            self._unsent = self._unsent[await self._stream.send_some(self._unsent) :]
+            self._unsent = self._unsent[await self.pipe.send_some(self._unsent) :]
 
     def flush_now(self) -> bool:
         """Send what is sealed as far as it goes without waiting; return whether all of it went.
@@ -115,7 +115,7 @@ class NoiseSession(SecureSession):
             ConnectionClosedError: the connection broke.
         """
         if self._unsent:
-            self._unsent = self._unsent[self._stream.send_now(self._unsent) :]
+            self._unsent = self._unsent[self.pipe.send_now(self._unsent) :]
         return not self._unsent
 
     async def read(self, n: int | None = None) -> bytes:
@@ -134,11 +134,11 @@ class NoiseSession(SecureSession):
         await self.flush()
 
     async def close(self) -> None:
-        await self._stream.close()
+        await self.pipe.close()
 
     def abort(self) -> None:
         """Close at once."""
-        self._stream.abort()
+        self.pipe.abort()
 
 
 class NoiseTransport(Transport):

@@ -100,7 +100,7 @@ class Protocols:
                 return
             byte_stream = ByteStream(stream.muxed_stream, peer_id)
             try:
-                await service.handler(byte_stream, peer_id, _remote_address(stream))
+                await service.handler(byte_stream, peer_id, byte_stream.remote_address)
             except* SedmadError as errors:
                 log.debug("stream_ended", peer=peer_id, why=str(errors.exceptions[0]))
             else:
@@ -116,11 +116,3 @@ def _counted(counter: Counter[Key], key: Key) -> Iterator[None]:
         counter[key] -= 1
         if not counter[key]:
             del counter[key]
-
-
-def _remote_address(stream: INetStream) -> str:
-    remote = stream.get_remote_address()
-    if remote is None:
-        return ""
-    host, port = remote
-    return f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}"

@@ -33,9 +33,9 @@ from sedmad.net.yamux import YamuxConnection
 
 # Sessions end at 512 too. The swarm counts handshakes among its connections, hence a quarter more.
 CONNECTIONS_MAX = 640
-# Two that were dialled at the same time from both ends, and one that comes in before the old one is noticed
-# dead.
-CONNECTIONS_PER_PEER_MAX = 3
+# Two that were dialled at the same time from both ends, one that comes in before the old one is noticed dead,
+# and as many again through relays.
+CONNECTIONS_PER_PEER_MAX = 6
 # From a stranger's first byte to a connection, or the socket is closed.
 UPGRADE_TIMEOUT_S = 5
 

@@ -20,43 +20,34 @@ from libp2p.transport.exceptions import OpenConnectionError
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
+from sedmad.net.pipe import PathKind, Pipe
 from sedmad.net.stream_socket import StreamSocket
 
 log = structlog.get_logger("sedmad.net")
 
 # Connections that have not said who they are. A handshake takes milliseconds on a LAN; the oldest makes room.
 UNAUTHENTICATED_MAX = 128
-# Until the handshake is done libp2p reads as much as the other side announces; it reads at most a hundred
-# times.
-HANDSHAKE_READ_BYTES_MAX = 4096
 LISTEN_BACKLOG = 512
 
 ConnectionHandler = Callable[[ReadWriteCloser], Awaitable[None]]
 
 
-class TcpStream(ReadWriteCloser):
+class TcpStream(Pipe):
     """One TCP connection. One task reads and one writes at a time."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, path: PathKind = PathKind.DIRECT) -> None:
+        super().__init__(path)
         self._remote = _host_and_port(stream.socket)
         self._socket = StreamSocket(stream.socket)
-        self._on_authenticated: Callable[[], object] = _nothing
-        self._on_closed: Callable[[], object] = _nothing
 
-    def watch(self, on_authenticated: Callable[[], object], on_closed: Callable[[], object]) -> None:
-        """Call these when the other side has proved who it is, and when this connection is closed here."""
-        self._on_authenticated, self._on_closed = on_authenticated, on_closed
-
-    def mark_authenticated(self) -> None:
-        """Take note that the handshake is done."""
-        self._on_authenticated()
+    @property
+    def remote_address(self) -> str:
+        if self._remote is None:
+            return ""
+        host, port = self._remote
+        return f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}"
 
     async def receive_into(self, buffer: memoryview) -> int:
-        """Fill the beginning of `buffer` with what there is, at least a byte; return how much, 0 at the end.
-
-        Raises:
-            ConnectionClosedError: the connection broke.
-        """
         try:
             return await self._socket.receive_into(buffer)
         except trio.ClosedResourceError:
@@ -65,54 +56,27 @@ class TcpStream(ReadWriteCloser):
             raise ConnectionClosedError(str(error), transport="tcp") from error
 
     async def send_some(self, data: memoryview) -> int:
-        """Send the beginning of `data` and return how many bytes went; where this is cancelled, none went.
-
-        Raises:
-            ConnectionClosedError: the connection broke.
-        """
         try:
             return await self._socket.send([data])
         except (OSError, trio.ClosedResourceError) as error:
             raise ConnectionClosedError(str(error), transport="tcp") from error
 
     def send_now(self, data: memoryview) -> int:
-        """Send the beginning of `data` without waiting, and return how many bytes went, which may be none.
-
-        Raises:
-            ConnectionClosedError: the connection broke.
-        """
         try:
             return self._socket.send_now([data])
         except OSError as error:
             raise ConnectionClosedError(str(error), transport="tcp") from error
-
-    async def read(self, n: int | None = None) -> bytes:
-        """Return up to n bytes; the handshake's way to read."""
-        size = HANDSHAKE_READ_BYTES_MAX if n is None else min(n, HANDSHAKE_READ_BYTES_MAX)
-        buffer = bytearray(size)
-        return bytes(buffer[: await self.receive_into(memoryview(buffer))]) if size else b""
-
-    async def write(self, data: bytes) -> None:
-        """Send all of it; the handshake's way to write."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[await self.send_some(rest) :]
 
     async def close(self) -> None:
         self.abort()
         await trio.lowlevel.checkpoint()
 
     def abort(self) -> None:
-        """Close at once."""
         self._socket.close()
         self._on_closed()
 
     def get_remote_address(self) -> tuple[str, int] | None:
         return self._remote
-
-
-def _nothing() -> None:
-    """Where nobody watches."""
 
 
 def _host_and_port(socket: trio.socket.SocketType) -> tuple[str, int] | None:

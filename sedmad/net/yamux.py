@@ -19,17 +19,16 @@ from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamRese
 from multiaddr import Multiaddr
 
 from sedmad.net.noise import PLAINTEXT_BYTES_MAX, NoiseSession
+from sedmad.net.pipe import Pipe
 from sedmad.net.rate_limit import RateLimit
-from sedmad.net.yamux_frame import HEADER, VERSION, Bodies, Flag, FrameType, pack
-from sedmad.net.yamux_stream import WindowExceeded, YamuxStream
+from sedmad.net.yamux_frame import HEADER, VERSION, Bodies, Flag, Frames, FrameType, pack, records
+from sedmad.net.yamux_stream import BODY_BYTES_MAX, WindowExceeded, YamuxStream, YamuxViolation
 from sedmad.wire.frame import Buffer
 
 log = structlog.get_logger("sedmad.net")
 
-# A yamux frame fills one Noise record exactly.
-BODY_BYTES_MAX = PLAINTEXT_BYTES_MAX - HEADER.size
 # Written at once: long enough to amortise a system call, short enough that others wait 3 ms at 80 MB/s.
-FRAMES_PER_WRITE = 4
+WRITE_BYTES_MAX = 4 * BODY_BYTES_MAX
 # Written without a turn of the event loop in between: a joined panel of 24 columns of 4096 float32, in 0.4 ms.
 SEND_NOW_BYTES_MAX = 512 << 10
 # Session, join and what comes with relays and punching need a handful; libp2p peers accept 256.
@@ -42,10 +41,6 @@ SEND_STALL_S = 30.0
 GOODBYE_S = 0.25
 
 _failures = RateLimit(rate_per_s=0.1, burst=10)
-
-
-class YamuxViolation(Exception):
-    """The peer does not speak yamux."""
 
 
 class YamuxConnection(IMuxedConn):
@@ -91,6 +86,11 @@ class YamuxConnection(IMuxedConn):
     @property
     def is_closed(self) -> bool:
         return self._closed
+
+    @property
+    def pipe(self) -> Pipe:
+        """What carries it."""
+        return self.secured_conn.pipe
 
     def get_remote_address(self) -> tuple[str, int] | None:
         return self.secured_conn.get_remote_address()
@@ -205,11 +205,36 @@ class YamuxConnection(IMuxedConn):
                 stall.deadline = trio.current_time() + SEND_STALL_S
                 await stream.wait_for_window()
                 try:
-                    await self._write(self._frames(stream, bodies))
+                    await self._write(stream.frames(bodies, WRITE_BYTES_MAX))
                 except IOException as error:
                     raise MuxedStreamReset(f"the connection broke: {error}") from error
         if stall.cancelled_caught:
             raise MuxedStreamReset(f"the peer took nothing for {SEND_STALL_S:.0f} s")
+
+    async def send_some(self, stream: YamuxStream, data: memoryview) -> int:
+        """Send the beginning of `data` as the window allows, at least a byte; return how many bytes went.
+
+        Where this is cancelled, none went. Errors: see `YamuxStream.send`.
+        """
+        with trio.move_on_after(SEND_STALL_S):
+            await stream.wait_for_window()
+            try:
+                async with self._write_lock:
+                    await self.secured_conn.flush()
+                    stream.check_may_send()
+                    # What is sealed counts as sent: from here on nothing is awaited.
+                    size = min(len(data), stream.send_window_bytes, SEND_NOW_BYTES_MAX)
+                    self.secured_conn.seal(self._take_records(stream.frames(Bodies([data[:size]]), size)))
+                    self._flush_soon()
+                    return size
+            except IOException as error:
+                raise MuxedStreamReset(f"the connection broke: {error}") from error
+        raise MuxedStreamReset(f"the peer took nothing for {SEND_STALL_S:.0f} s")
+
+    def _flush_soon(self) -> None:
+        """Send what the connection takes now; the rest leaves with what is sent next, or by itself."""
+        if not self.secured_conn.flush_now():
+            self._control_waits.set()
 
     def send_now(self, stream: YamuxStream, pieces: Sequence[Buffer]) -> bool:
         """Send pieces without waiting. False: something is in the way, nothing was sent. Errors: as `send`."""
@@ -219,44 +244,23 @@ class YamuxConnection(IMuxedConn):
         try:
             if not self.secured_conn.flush_now():
                 return False
-            self.secured_conn.seal(self._records(self._frames(stream, bodies, SEND_NOW_BYTES_MAX)))
-            if not self.secured_conn.flush_now():
-                # What the socket does not take yet leaves with what is sent next, or by itself.
-                self._control_waits.set()
+            stream.check_may_send()
+            self.secured_conn.seal(self._take_records(stream.frames(bodies, SEND_NOW_BYTES_MAX)))
+            self._flush_soon()
         except IOException as error:
             raise MuxedStreamReset(f"the connection broke: {error}") from error
         return True
 
-    def _frames(
-        self, stream: YamuxStream, bodies: Bodies, limit_bytes: int = FRAMES_PER_WRITE * BODY_BYTES_MAX
-    ) -> Iterator[list[Buffer]]:
-        stream.check_may_send()
-        for _ in range(-(-limit_bytes // BODY_BYTES_MAX)):
-            size = min(BODY_BYTES_MAX, stream.send_window_bytes, bodies.left_bytes)
-            if not size:
-                return
-            stream.send_window_bytes -= size
-            yield [pack(FrameType.DATA, Flag.NONE, stream.stream_id, size), *bodies.take(size)]
-
-    async def _write(self, frames: Iterator[list[Buffer]] | Sequence[list[Buffer]]) -> None:
+    async def _write(self, frames: Frames) -> None:
         """Write what waits, then frames, which are made only when nothing that was begun is unsent."""
         async with self._write_lock:
             await self.secured_conn.flush()
-            self.secured_conn.seal(self._records(frames))
+            self.secured_conn.seal(self._take_records(frames))
             await self.secured_conn.flush()
 
-    def _records(self, frames: Iterator[list[Buffer]] | Sequence[list[Buffer]]) -> Iterator[bytes]:
+    def _take_records(self, frames: Frames) -> Iterator[bytes]:
         control, self._control = bytes(self._control), bytearray()
-        for pieces in frames:
-            record = b"".join(pieces)
-            if control and len(control) + len(record) <= PLAINTEXT_BYTES_MAX:
-                record, control = control + record, b""
-            elif control:
-                yield control
-                control = b""
-            yield record
-        for start in range(0, len(control), PLAINTEXT_BYTES_MAX):
-            yield control[start : start + PLAINTEXT_BYTES_MAX]
+        return records(control, frames, PLAINTEXT_BYTES_MAX)
 
     async def _write_control(self, scope: trio.CancelScope) -> None:
         try:

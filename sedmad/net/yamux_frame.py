@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum, IntFlag
 
 from sedmad.wire.frame import Buffer
@@ -12,6 +12,9 @@ VERSION = 0
 HEADER = struct.Struct("!BBHII")
 # What the other side may send on a stream before it hears from us, and the other way round.
 INITIAL_WINDOW_BYTES = 256 << 10
+
+# Frames in pieces, header first.
+Frames = Iterable[list[Buffer]]
 
 
 class FrameType(IntEnum):
@@ -55,3 +58,17 @@ class Bodies:
                 view = view[:size]
             size -= len(view)
             yield view
+
+
+def records(control: bytes, frames: Frames, bytes_max: int) -> Iterator[bytes]:
+    """Yield what to encrypt at once: each frame, and frames without bodies together, before the first one."""
+    for pieces in frames:
+        record = b"".join(pieces)
+        if control and len(control) + len(record) <= bytes_max:
+            record, control = control + record, b""
+        elif control:
+            yield control
+            control = b""
+        yield record
+    for start in range(0, len(control), bytes_max):
+        yield control[start : start + bytes_max]

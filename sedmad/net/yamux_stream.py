@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import trio
 from libp2p.abc import IMuxedStream
 from libp2p.stream_muxer.exceptions import MuxedStreamClosed, MuxedStreamEOF, MuxedStreamReset
 
-from sedmad.net.yamux_frame import INITIAL_WINDOW_BYTES, Flag, FrameType
+from sedmad.net.noise import PLAINTEXT_BYTES_MAX
+from sedmad.net.yamux_frame import HEADER, INITIAL_WINDOW_BYTES, Bodies, Flag, FrameType, pack
 from sedmad.wire.frame import Buffer
 
 if TYPE_CHECKING:
     from sedmad.net.yamux import YamuxConnection
 
+# A frame fills one Noise record exactly.
+BODY_BYTES_MAX = PLAINTEXT_BYTES_MAX - HEADER.size
 # 80 MB/s over 100 ms. Only a reader that keeps up gets there: the window doubles each time half of it was
 # read within GROW_WITHIN_S, so a stream of a stranger, of whom little is read, never holds more than the
 # initial window.
 WINDOW_BYTES_MAX = 8 << 20
 GROW_WITHIN_S = 0.25
+# Sent without a turn of the event loop in between: four records of a connection inside this stream, in 0.4 ms.
+NOW_BYTES_MAX = 512 << 10
 # A reader whose data is always there lets others run this often.
 READ_BYTES_PER_TURN = 1 << 20
 # libp2p's negotiation reads as much as the other side announces.
 NEGOTIATION_READ_BYTES_MAX = 4096
+
+
+class YamuxViolation(Exception):
+    """The peer does not speak yamux."""
 
 
 class WindowExceeded(Exception):
@@ -38,6 +47,8 @@ class YamuxStream(IMuxedStream):
         stream_id: odd where the connection's initiator opened it.
         muxed_conn: the connection.
         send_window_bytes: what may be sent until the peer allows more.
+        window_bytes_max: up to where the window of what may arrive unread grows.
+        is_reset: whether either side has given it up.
     """
 
     def __init__(
@@ -46,6 +57,8 @@ class YamuxStream(IMuxedStream):
         self.muxed_conn = connection
         self.stream_id = stream_id
         self.send_window_bytes = INITIAL_WINDOW_BYTES
+        self.window_bytes_max = WINDOW_BYTES_MAX
+        self.is_reset = False
         self._on_ended = on_ended
         self._chunks: deque[bytes] = deque()
         self._receive_window_bytes = INITIAL_WINDOW_BYTES
@@ -55,7 +68,6 @@ class YamuxStream(IMuxedStream):
         self._updated_at = float("-inf")
         self._receive_ended = False
         self._send_ended = False
-        self._reset = False
         self._discarding = False
         self._changed = trio.lowlevel.ParkingLot()
 
@@ -67,7 +79,7 @@ class YamuxStream(IMuxedStream):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._chunks:
-            if self._reset:
+            if self.is_reset:
                 raise MuxedStreamReset("the stream was reset")
             if self._receive_ended:
                 return b""
@@ -90,7 +102,7 @@ class YamuxStream(IMuxedStream):
             return
         now = trio.current_time()
         increment = self._read_bytes
-        if now - self._updated_at < GROW_WITHIN_S and self._window_bytes < WINDOW_BYTES_MAX:
+        if now - self._updated_at < GROW_WITHIN_S and self._window_bytes < self.window_bytes_max:
             increment += self._window_bytes
             self._window_bytes *= 2
         self._updated_at = now
@@ -108,9 +120,29 @@ class YamuxStream(IMuxedStream):
         """
         await self.muxed_conn.send(self, pieces)
 
+    async def send_some(self, data: memoryview) -> int:
+        """Send the beginning of `data`, at least a byte; return how much. Cancelled: none went. Errors: as `send`."""
+        return await self.muxed_conn.send_some(self, data)
+
     def send_now(self, pieces: Sequence[Buffer]) -> bool:
         """Send all pieces without waiting. False: that cannot be done, and nothing was sent. Errors: as `send`."""
         return self.muxed_conn.send_now(self, pieces)
+
+    def send_some_now(self, data: memoryview) -> int:
+        """Send the beginning of `data` without waiting; return how much went, which may be none. Errors: as `send`."""
+        self.check_may_send()
+        size = min(len(data), self.send_window_bytes, NOW_BYTES_MAX)
+        return size if size and self.muxed_conn.send_now(self, [data[:size]]) else 0
+
+    def frames(self, bodies: Bodies, limit_bytes: int) -> Iterator[list[Buffer]]:
+        """Yield frames with what the window allows of the bodies, each made when it is asked for."""
+        for _ in range(-(-limit_bytes // BODY_BYTES_MAX)):
+            # It may be reset while earlier records leave: raising here would lose what other streams have waiting.
+            size = 0 if self.is_reset else min(BODY_BYTES_MAX, self.send_window_bytes, bodies.left_bytes)
+            if not size:
+                return
+            self.send_window_bytes -= size
+            yield [pack(FrameType.DATA, Flag.NONE, self.stream_id, size), *bodies.take(size)]
 
     async def wait_for_window(self) -> None:
         """Wait until something may be sent.
@@ -124,7 +156,7 @@ class YamuxStream(IMuxedStream):
             self.check_may_send()
 
     def check_may_send(self) -> None:
-        if self._reset:
+        if self.is_reset:
             raise MuxedStreamReset("the stream was reset")
         if self._send_ended:
             raise MuxedStreamClosed("the stream was ended here")
@@ -134,19 +166,19 @@ class YamuxStream(IMuxedStream):
         self._discarding = True
         while self._chunks:
             self._account(len(self._chunks.popleft()))
-        while not (self._receive_ended or self._reset):
+        while not (self._receive_ended or self.is_reset):
             await self._changed.park()
 
     def end(self) -> None:
         """End this direction after what was sent."""
-        if not (self._send_ended or self._reset):
+        if not (self._send_ended or self.is_reset):
             self._send_ended = True
             self.muxed_conn.post(FrameType.WINDOW_UPDATE, Flag.FIN, self.stream_id, 0)
             self._settle()
 
     def abort(self) -> None:
         """Give up both directions at once."""
-        if not (self._reset or (self._send_ended and self._receive_ended)):
+        if not (self.is_reset or (self._send_ended and self._receive_ended)):
             self.muxed_conn.post(FrameType.WINDOW_UPDATE, Flag.RST, self.stream_id, 0)
         self.peer_reset()
 
@@ -156,7 +188,7 @@ class YamuxStream(IMuxedStream):
         self._receive_window_bytes -= len(data)
         if self._receive_window_bytes < 0:
             raise WindowExceeded
-        if self._receive_ended or self._reset:
+        if self._receive_ended or self.is_reset:
             return
         if self._discarding:
             self._account(len(data))
@@ -173,12 +205,12 @@ class YamuxStream(IMuxedStream):
         self._settle()
 
     def peer_reset(self) -> None:
-        self._reset = True
+        self.is_reset = True
         self._settle()
 
     def _settle(self) -> None:
         self._changed.unpark_all()
-        if self._reset or (self._send_ended and self._receive_ended):
+        if self.is_reset or (self._send_ended and self._receive_ended):
             self._on_ended(self)
 
     # What libp2p calls while it negotiates, and when it closes.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,9 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from sedmad.net.noise import NoiseTransport
 from sedmad.net.tcp import TcpStream
 from sedmad.net.yamux import YamuxConnection
+
+# Tests share modules that lie beside them.
+sys.path.insert(0, str(Path(__file__).parent))
 
 OURS, STOCK = "ours", "stock"
 

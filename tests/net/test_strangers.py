@@ -153,10 +153,10 @@ async def test_a_stranger_that_opens_streams_without_agreeing_on_a_protocol_is_b
     async with open_host(Identity.make(), LOOPBACK) as server, open_host(Identity.make(), []) as stranger:
         server.serve(ECHO, echo)
         await stranger.connect(server.peer_id, server.listen_addresses, timeout_s=5)
-        connection = stranger._connection(server.peer_id).muxed_conn
+        connection = stranger.connection(server.peer_id).swarm_connection.muxed_conn
         streams = [await connection.open_stream() for _ in range(100)]
         await trio.testing.wait_all_tasks_blocked(0.1)
-        there = server._connection(stranger.peer_id).muxed_conn
+        there = server.connection(stranger.peer_id).swarm_connection.muxed_conn
         assert len(there._streams) <= 16
         for stream in streams:
             stream.abort()
@@ -168,7 +168,7 @@ async def test_a_stranger_that_negotiates_garbage_loses_its_stream_only(said: by
     async with open_host(Identity.make(), LOOPBACK) as server, open_host(Identity.make(), []) as stranger:
         server.serve(ECHO, echo)
         await stranger.connect(server.peer_id, server.listen_addresses, timeout_s=5)
-        stream = await stranger._connection(server.peer_id).muxed_conn.open_stream()
+        stream = await stranger.connection(server.peer_id).swarm_connection.muxed_conn.open_stream()
         await stream.send([said])
         stream.end()
         with trio.fail_after(5), suppress(MuxedStreamReset):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError, MuxedStreamReset
 
 from sedmad.net.yamux import INBOUND_STREAMS_MAX, OUTBOUND_STREAMS_MAX, YamuxConnection, YamuxViolation
-from sedmad.net.yamux_frame import INITIAL_WINDOW_BYTES, Flag, FrameType, pack
+from sedmad.net.yamux_frame import INITIAL_WINDOW_BYTES, Bodies, Flag, FrameType, pack
 from sedmad.net.yamux_stream import WINDOW_BYTES_MAX, WindowExceeded, YamuxStream
 
 OURS = ("ours", "ours")
@@ -246,3 +246,45 @@ async def test_frames_may_be_cut_anywhere(data: st.DataObject) -> None:
     assert second.send_window_bytes == INITIAL_WINDOW_BYTES + 1000
     with pytest.raises(MuxedStreamReset):
         await second.receive_some(1)
+
+
+async def test_a_stream_that_is_reset_while_it_sends_takes_nothing_of_the_others_with_it(
+    yamux_pair: Any,
+) -> None:
+    """What others have waiting is taken up together with a stream's frames; window updates must not be lost then."""
+    async with yamux_pair(*OURS) as (dialler, _):
+        stream = await dialler.open_stream()
+        frames = stream.frames(Bodies([b"late"]), 4)
+        dialler._control.clear()
+        dialler.post(FrameType.WINDOW_UPDATE, Flag.NONE, 99, 7)
+        stream.peer_reset()
+        assert list(dialler._take_records(frames)) == [pack(FrameType.WINDOW_UPDATE, Flag.NONE, 99, 7)]
+        with pytest.raises(MuxedStreamReset):
+            await stream.send([b"later"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_some_is_sent_or_nothing_where_sending_is_cancelled(seed: int, yamux_pair: Any) -> None:
+    """What a connection inside a stream relies on: a record of it is never sent twice or in part."""
+    rng = random.Random(seed)
+    data = memoryview(rng.randbytes(4 << 20))
+
+    async def send(stream: YamuxStream) -> None:
+        rest = data
+        while rest:
+            with trio.move_on_after(rng.choice([0.0, 0.0005, 0.005])):
+                size = rng.randint(1, 300_000)
+                sent_bytes = await stream.send_some(rest[:size])
+                assert 0 < sent_bytes <= size
+                rest = rest[sent_bytes:]
+            rest = rest[stream.send_some_now(rest[: rng.randint(0, 100_000)]) :]
+        stream.end()
+
+    async with yamux_pair(*OURS) as (dialler, listener), trio.open_nursery() as nursery:
+        nursery.start_soon(send, await dialler.open_stream())
+        stream = await listener.accept_stream()
+        received = b""
+        while piece := await stream.receive_some(100_000):
+            received += piece
+            await trio.sleep(rng.choice([0.0, 0.0, 0.002]))
+        assert received == data
