@@ -1,0 +1,1 @@
+"""How nodes behind NATs reach each other: what NATs do, and what follows from it. Pure."""
