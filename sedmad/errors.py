@@ -222,6 +222,29 @@ class NodeUnreachable(OperationalError):
     default_hint = "Check that the node runs and that its address can be reached."
 
 
+class PortMappingFailed(OperationalError):
+    """A gateway makes no port mapping, or takes none back: it refuses, is silent, or there is none."""
+
+    reason = "PORT_MAPPING_FAILED"
+    exit_code = os.EX_UNAVAILABLE
+    default_hint = "Switch on UPnP or NAT-PMP in the router, or forward the port there by hand."
+
+
+class PortTaken(PortMappingFailed):
+    """The gateway's port is mapped to another host."""
+
+    reason = "PORT_TAKEN"
+
+
+class RelayRefused(OperationalError):
+    """A relay does not give a reservation, or does not carry a circuit to a node."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "RELAY_REFUSED"
+    exit_code = os.EX_UNAVAILABLE
+    default_hint = "Another relay may: any member that others can dial is one."
+
+
 class DaemonNotRunning(OperationalError):
     reason = "DAEMON_NOT_RUNNING"
     exit_code = os.EX_UNAVAILABLE

@@ -20,8 +20,11 @@ VARIABLE = "SEDMAD_FAIL_POINT"
 
 # The module that reaches the point, and what is done by then.
 POINTS = (
-    "putting.intended",
-    "putting.reserved",
+    "advertising.counted",
+    "restoring.dropped",
+    "invitations.used",
+    "reserving.intended",
+    "reserving.reserved",
     "putting.spooled",
     "putting.copied",
     "committing.manifest_stored",
@@ -34,6 +37,10 @@ POINTS = (
     "holding.held",
     "holding.programmed",
     "holding.released",
+    "healing.forgotten",
+    "healing.fetched",
+    "healing.adopted",
+    "draining.decided",
     "manifests.stored",
     "owning.promised",
     "owning.won",

@@ -24,9 +24,9 @@ import numpy as np  # noqa: E402
 import numpy.typing as npt  # noqa: E402
 
 from crossbar.error_bound import arithmetic_dtype  # noqa: E402
+from crossbar.exact.narrow import COMPILE_TIMEOUT_S, NarrowKernels  # noqa: E402
 from crossbar.ideal import IdealEngine  # noqa: E402
 from crossbar.measure import measure_compute  # noqa: E402
-from crossbar.narrow import COMPILE_TIMEOUT_S, NarrowKernels  # noqa: E402
 
 ROWS, COLUMNS = 4096, 4096
 PANEL_COLUMNS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 64)

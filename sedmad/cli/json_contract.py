@@ -25,6 +25,7 @@ Amounts are bytes, times seconds or milliseconds as the name says; states are lo
     invite       {"token", "expires_at_s"}
     init, join   {"peer_id", "name", "mesh_id"}
     stop         {"stopped": whether it has ended}
+    netcheck, doctor: see checks_contract.py
 
 An error is {"error": {...}} on stderr, see report.py.
 """
@@ -38,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 from sedmad.wire.messages import (
     CopyKind,
     DataType,
+    DeviceReport,
     DrainNodeResponse,
     GetStatusResponse,
     InspectMatrixResponse,

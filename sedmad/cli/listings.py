@@ -37,6 +37,10 @@ def peer_table(
             Column("LABELS"),
             Column("ADDRESS"),
         ]
+    # Most meshes have no crossbars.
+    crossbars = any(peer.cells_pledged for peer in peers)
+    if crossbars:
+        columns += [Column("DEVICES"), Column("CELLS TAKEN", right=True)]
     rows: list[list[str | Cell]] = []
     for peer in peers:
         row: list[str | Cell] = [
@@ -55,6 +59,8 @@ def peer_table(
                 ", ".join(f"{key}={value}" for key, value in sorted(peer.labels.items())) or "-",
                 peer.addresses[0] if peer.addresses else "-",
             ]
+        if crossbars:
+            row += [peer.device_profile, _cells(peer)]
         rows.append(row)
     print_table(terminal, columns, rows)
 
@@ -110,6 +116,10 @@ def _here(matrix: MatrixSummary) -> str:
     if matrix.standby_bytes_here:
         parts.append(f"{format_bytes(matrix.standby_bytes_here)} standby")
     return ", ".join(parts) or "-"
+
+
+def _cells(peer: PeerSummary) -> str:
+    return f"{peer.cells_used / peer.cells_pledged:.0%}" if peer.cells_pledged else "-"
 
 
 def _used_of(used_bytes: int, pledged_bytes: int) -> str:

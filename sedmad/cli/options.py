@@ -46,5 +46,7 @@ def target_error(text: str) -> float:
         error = -1.0
     # NaN fails every comparison.
     if not 0 <= error < 1:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no relative error: at least 0 and below 1, as 0.01")
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no relative error: at least 0 and below 1, as 0.01"
+        )
     return error

@@ -98,6 +98,8 @@ class Mesh:
         replace: bool = False,
         allow_nonfinite: bool = False,
         scale: npt.ArrayLike | str | os.PathLike[str] | None = None,
+        target_error: float = 0.0,
+        profile: str = "",
         progress: Progress | None = None,
     ) -> Matrix:
         """Store a matrix, and return it when it is safe. The same content under the same name is a success.
@@ -111,6 +113,9 @@ class Mesh:
             allow_nonfinite: take NaN and infinities as they are.
             scale: for int8 of at most 131,072 rows, a factor for each row, (rows,) or the path of a `.npy` file with
                 them, taken as float32. Products are those of the scaled matrix; `get` returns the int8 values.
+            target_error: the relative L2 error that products may have on average, below 1. Nodes with simulated
+                crossbars then compute on them; 0 asks for exact arithmetic everywhere.
+            profile: the device profile to compute on, where there is a target; any that meets it by default.
             progress: told how far it is, on this thread.
 
         Raises:
@@ -118,6 +123,8 @@ class Mesh:
             NameTaken: another matrix has the name.
             InsufficientCapacity, NotEnoughPeers: the mesh cannot hold it; no byte was sent.
             NonFiniteValues: it holds NaN or infinities.
+            UsageError: the target is no relative error, or nobody has devices of that profile.
+            TargetUnreachable: no plan keeps the target on the profile that was demanded.
         """
         response = self.upload(
             name,
@@ -126,6 +133,8 @@ class Mesh:
             replace=replace,
             allow_nonfinite=allow_nonfinite,
             scale=scale,
+            target_error=target_error,
+            profile=profile,
             progress=progress,
         )
         return Matrix(self._connection, response.matrix)
@@ -139,6 +148,8 @@ class Mesh:
         replace: bool = False,
         allow_nonfinite: bool = False,
         scale: npt.ArrayLike | str | os.PathLike[str] | None = None,
+        target_error: float = 0.0,
+        profile: str = "",
         progress: Progress | None = None,
     ) -> PutMatrixResponse:
         """Do what `put` does, and return the daemon's whole answer."""
@@ -148,7 +159,12 @@ class Mesh:
         if not 0 <= survive <= SURVIVE_MAX:
             raise UsageError(f"survive is a number of nodes, not {survive}", matrix=name)
         request = PutMatrixRequest(
-            name=checked_name(name), survive=survive, replace=replace, allow_nonfinite=allow_nonfinite
+            name=checked_name(name),
+            survive=survive,
+            replace=replace,
+            allow_nonfinite=allow_nonfinite,
+            target_error=target_error,
+            profile=profile,
         )
         source = MatrixSource(array_or_path)
         if scale is not None:

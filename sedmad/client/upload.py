@@ -22,12 +22,14 @@ class PutProgress:
         received_bytes: what the daemon has of it.
         total_copy_bytes: all copies together; 0 where nothing is copied because it is there already.
         safe_bytes: what of them is on disk.
+        phase: what takes long just now, for people; empty while bytes move.
     """
 
     size_bytes: int
     received_bytes: int
     total_copy_bytes: int
     safe_bytes: int
+    phase: str = ""
 
 
 # Told how far a put is, on the caller's thread.
@@ -49,6 +51,7 @@ class Upload:
         self._source = source
         self._request = request
         self._progress = progress
+        self._planning = False
 
     def run(self, connection: Connection) -> PutMatrixResponse:
         """Send it, and return the answer that says it is safe.
@@ -62,6 +65,8 @@ class Upload:
         name = self._request.name
         with connection.open("MatrixService/PutMatrix", self._request, payload=None, matrix=name) as call:
             response = self._receive(call)
+            while self._planning:
+                response = self._receive(call)
             sent_bytes = 0
             for chunk in self._source.chunks():
                 sent_bytes += len(chunk)
@@ -79,6 +84,7 @@ class Upload:
         """Take a report; return it if it is the last."""
         event = call.receive()
         report = decoded(event.message, PutMatrixResponse)
+        self._planning = report.planning
         if self._progress is not None:
             self._progress(
                 PutProgress(
@@ -86,6 +92,7 @@ class Upload:
                     received_bytes=report.received_bytes,
                     total_copy_bytes=report.total_copy_bytes,
                     safe_bytes=report.safe_bytes,
+                    phase=report.phase,
                 )
             )
         return report if isinstance(event, ResponseReceived) else None

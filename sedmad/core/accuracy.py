@@ -35,7 +35,9 @@ class Accuracy:
                 hint="For example --target-error 0.01.",
             )
         if len(self.profile.encode()) > PROFILE_BYTES_MAX:
-            raise UsageError("the name of a device profile is too long", why=f"at most {PROFILE_BYTES_MAX} bytes")
+            raise UsageError(
+                "the name of a device profile is too long", why=f"at most {PROFILE_BYTES_MAX} bytes"
+            )
         if self.profile and not self.target_error:
             raise UsageError(
                 f"exact arithmetic does not need the device profile {self.profile!r}",

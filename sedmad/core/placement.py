@@ -206,8 +206,7 @@ def _fit_equal(
     size_bytes = cut.size_bytes(0)
     disk_room = [max(0, offer.disk_available_bytes) // size_bytes for offer in offers]
     memory_room = [
-        min(disk, devices.room(offer, size_bytes))
-        for disk, offer in zip(disk_room, offers, strict=True)
+        min(disk, devices.room(offer, size_bytes)) for disk, offer in zip(disk_room, offers, strict=True)
     ]
     copies_room = sum(min(disk, count) for disk in disk_room)
     if sum(memory_room) < count or copies_room < count * (survive + 1):

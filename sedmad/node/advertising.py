@@ -9,14 +9,15 @@ import trio
 
 from crossbar.devices import IDEAL, DeviceProfile
 from crossbar.measure import measure_compute
+from sedmad import failpoints
 from sedmad.core.membership.advert import MAX_ADDRESSES, Advert, first_sequence
 from sedmad.home import Home
 from sedmad.net.credentials import Credentials
 from sedmad.net.host import PeerHost
 from sedmad.net.identity import Identity
 from sedmad.node import draining
-from sedmad.node.clock import wall_time_s
 from sedmad.node.arrays import cells_pledged
+from sedmad.node.clock import wall_time_s
 from sedmad.node.configuration import Configuration
 from sedmad.node.machine import disk_free_bytes, memory_free_bytes, memory_total_bytes, pledge_bytes
 from sedmad.node.node import Node
@@ -47,6 +48,7 @@ async def first_advert(
     """Return what this node offers as it starts. Its sequence is on disk before anybody hears of it."""
     certificate = credentials.verify(identity.peer_id, credentials.chain, wall_time_s())
     boot = await database.write(partial(counters.increment, name="boot"))
+    failpoints.reach("advertising.counted")
     measured = await trio.to_thread.run_sync(measure_compute, MEASURE_S, time.perf_counter)
     free_bytes = disk_free_bytes(home.blobs) + blobs.used_bytes
     memory_bytes = pledge_bytes("memory", configuration.memory, memory_total_bytes())

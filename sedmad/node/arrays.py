@@ -36,6 +36,18 @@ def find_profile(name: str, folder: Path) -> DeviceProfile:
         ) from error
 
 
+def list_profiles(folder: Path) -> list[DeviceProfile]:
+    """Return all device profiles, the user's own in `folder` among them, in the order of their names.
+
+    Raises:
+        ConfigurationInvalid: one of the user's own is not valid.
+    """
+    try:
+        return [crossbar.profile(name, folder) for name in sorted(crossbar.profiles(folder))]
+    except ProfileInvalid as error:
+        raise ConfigurationInvalid(error.what, why=error.why, hint=error.hint or None) from error
+
+
 def cells_pledged(profile: DeviceProfile, arrays: int | None, memory_pledged_bytes: int) -> int:
     """Return the cells of a node's arrays; without a number of them, as many as its memory can simulate."""
     if profile.is_ideal:

@@ -6,6 +6,9 @@ import time
 
 import trio
 
+# Certificates tolerate two hours; people should know long before.
+CLOCK_SKEW_WARNING_S = 30.0
+
 
 def wall_time_s() -> float:
     """Return Unix seconds: for certificates, invitations and what people read. It may jump."""

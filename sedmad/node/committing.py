@@ -45,7 +45,7 @@ class CommittingService:
         manifests: ManifestService,
         establishing: EstablishingService,
         holding: HoldingService,
-        retire: Callable[[Manifest], Awaitable[object]],
+        retire: Callable[[KeptManifest], Awaitable[object]],
     ) -> None:
         self._identity = identity
         self._own_peer_id = identity.peer_id
@@ -129,7 +129,7 @@ class CommittingService:
     async def _take_back(self, before: KeptManifest | None, failed: KeptManifest) -> None:
         """Undo a manifest: have the one again that other names rely on, or none."""
         if before is None:
-            await self._retire(failed.manifest)
+            await self._retire(failed)
         elif failed is not before:
             manifest = replace(
                 before.manifest,
@@ -194,9 +194,12 @@ class CommittingService:
         )
         if kept is not None:
             manifest = with_guardians_before(manifest, kept)
-        elif last is not None and set(last.guardians) != set(manifest.guardians):
-            # They may know that somebody else has ended the matrix since.
-            manifest = replace(manifest, guardians_before=last.guardians)
+        elif last is not None:
+            # They may know that somebody else has ended the matrix since. Where it was ended without being established,
+            # and the guardians had changed with it, those before are still the ones to ask.
+            asked = last.guardians_before or last.guardians
+            if set(asked) != set(manifest.guardians):
+                manifest = replace(manifest, guardians_before=asked)
         return await self._manifests.store_own(manifest, put_id=put.put_id)
 
     async def _last(self, key: ManifestKey) -> Manifest | None:

@@ -7,8 +7,8 @@ import random
 from functools import partial
 
 from crossbar.devices import IDEAL, DeviceProfile
-from crossbar.engine import engine_for
-from crossbar.narrow import NarrowKernels
+from crossbar.exact.narrow import NarrowKernels
+from crossbar.ideal import IdealEngine
 from sedmad.core.capacity import CapacityLedger
 from sedmad.core.cells import CellLedger
 from sedmad.core.membership.advert import Advert
@@ -21,6 +21,7 @@ from sedmad.node.asking import AskingService
 from sedmad.node.certificates import Certificates
 from sedmad.node.clock import wall_time_s
 from sedmad.node.committing import CommittingService
+from sedmad.node.describing import DescribingService
 from sedmad.node.devices import Devices
 from sedmad.node.draining import DrainingService
 from sedmad.node.establishing import EstablishingService
@@ -48,6 +49,7 @@ from sedmad.node.releasing import ReleasingService
 from sedmad.node.removing import RemovingService
 from sedmad.node.repair_step import RepairSteps
 from sedmad.node.repairing import RepairingService
+from sedmad.node.reserving import ReservingService
 from sedmad.node.residents import Residents
 from sedmad.node.scrubbing import ScrubbingService
 from sedmad.node.verifying import verify_store
@@ -118,7 +120,7 @@ async def compose(
     )
     devices.changed = lambda: holding.changed()
     expectations = Expectations(home.profiles if home else None)
-    residents = Residents(blobs, engine_for(IDEAL, kernels=kernels), devices)
+    residents = Residents(blobs, IdealEngine(kernels), devices)
     holding = HoldingService(
         own_peer_id=peer_id,
         database=database,
@@ -144,7 +146,7 @@ async def compose(
         sessions=sessions,
         membership=membership,
         manifests=manifest_service,
-        on_refused=lambda key: node.owning.on_refused(key),
+        on_refused=lambda peer_id, key: node.on_refused(peer_id, key),
     )
     healing = HealingService(
         own_peer_id=peer_id,
@@ -172,6 +174,9 @@ async def compose(
         manifests=manifest_service,
         holding=holding,
         healing=healing,
+    )
+    describing = DescribingService(
+        own_peer_id=peer_id, devices=devices, manifests=manifest_service, sessions=sessions
     )
     multiplying = MultiplyingService(manifest_service, residents, peer_id)
     asking = AskingService(
@@ -204,7 +209,14 @@ async def compose(
         holding=holding,
         committing=committing,
         releasing=releasing,
-        expectations=expectations,
+        reserving=ReservingService(
+            own_peer_id=peer_id,
+            sessions=sessions,
+            membership=membership,
+            holding=holding,
+            releasing=releasing,
+            expectations=expectations,
+        ),
         on_replaced=removing.on_replaced,
     )
     invitations = InvitationService(
@@ -271,6 +283,7 @@ async def compose(
         on_recovered=lambda: node.on_recovered(),
     )
     peers_may_ask.add("CertificateService", certificates)
+    peers_may_ask.add("DeviceService", describing)
     peers_may_ask.add("HoldingService", holding)
     peers_may_ask.add("LeavingService", leaving)
     peers_may_ask.add("ManifestService", manifest_service)
@@ -284,7 +297,9 @@ async def compose(
         membership=membership,
         certificates=certificates,
         keeper=RecordKeeper(database),
+        blobs=blobs,
         devices=devices,
+        describing=describing,
         holding=holding,
         manifests=manifest_service,
         lookups=lookups,

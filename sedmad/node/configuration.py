@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sedmad.core.membership.advert import MAX_ADDRESSES, MAX_LABEL_BYTES, MAX_LABELS
-from sedmad.errors import ConfigurationInvalid
+from sedmad.errors import ConfigurationInvalid, UsageError
+from sedmad.net.netcheck.asking import SERVERS_MAX, parse_server
 
 DEFAULT_PORT = 4717
 ARRAYS_MAX = 1 << 24
@@ -32,6 +33,7 @@ class Configuration:
         disk: pledge for all copies: "100GiB", or a share of what is free, "80%".
         profile: name of the device profile of this node's crossbar arrays; `ideal` computes exactly.
         arrays: how many crossbar arrays there are; by default as many as the pledge of memory can simulate.
+        stun: servers, as "host:port", that `sedmad netcheck` asks how this node is seen, besides those of the mesh.
         labels: what placement may prefer or avoid; "zone" keeps copies apart.
         log_level: debug, info, warning or error.
     """
@@ -42,6 +44,7 @@ class Configuration:
     disk: str = "80%"
     profile: str = "ideal"
     arrays: int | None = None
+    stun: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     log_level: str = "info"
 
@@ -56,7 +59,7 @@ def load_configuration(
 
     Args:
         path: config.toml; it may be missing.
-        environ: SEDMAD_LISTEN, SEDMAD_ANNOUNCE and SEDMAD_LABELS take commas; SEDMAD_MEMORY, SEDMAD_DISK,
+        environ: SEDMAD_LISTEN, SEDMAD_ANNOUNCE, SEDMAD_STUN and SEDMAD_LABELS take commas; SEDMAD_MEMORY, SEDMAD_DISK,
             SEDMAD_PROFILE, SEDMAD_ARRAYS, SEDMAD_LOG_LEVEL take a word.
         overrides: flags that were given.
 
@@ -89,7 +92,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         if text is None:
             continue
         words = [word.strip() for word in text.split(",") if word.strip()]
-        if key in ("listen", "announce"):
+        if key in ("listen", "announce", "stun"):
             found[key] = words
         elif key == "labels":
             pairs = [word.partition("=") for word in words]
@@ -121,6 +124,8 @@ def _value(key: str, value: object, origin: str) -> object:
         if len(value) > MAX_ADDRESSES:
             raise ConfigurationInvalid(f"{key!r} in {origin} has more than {MAX_ADDRESSES} addresses")
         return tuple(value)
+    if key == "stun":
+        return _servers(value, origin)
     if key == "labels":
         return _labels(value, origin)
     if key == "arrays":
@@ -132,6 +137,22 @@ def _value(key: str, value: object, origin: str) -> object:
             f"log_level {value!r} in {origin} is unknown", hint="debug, info, warning or error."
         )
     return value
+
+
+def _servers(value: object, origin: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise ConfigurationInvalid(
+            f"'stun' in {origin} must be a list of servers",
+            hint='For example stun = ["stun.example.org:3478"].',
+        )
+    if len(value) > SERVERS_MAX:
+        raise ConfigurationInvalid(f"'stun' in {origin} has more than {SERVERS_MAX} servers")
+    for item in value:
+        try:
+            parse_server(item)
+        except UsageError as error:
+            raise ConfigurationInvalid(f"'stun' in {origin}: {error.what}", hint=error.hint) from error
+    return tuple(value)
 
 
 def _labels(value: object, origin: str) -> dict[str, str]:
@@ -150,7 +171,9 @@ def _labels(value: object, origin: str) -> dict[str, str]:
 def _arrays(value: object, origin: str) -> int:
     text = str(value)
     if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ConfigurationInvalid(f"'arrays' in {origin} must be a whole number", hint="For example arrays = 64.")
+        raise ConfigurationInvalid(
+            f"'arrays' in {origin} must be a whole number", hint="For example arrays = 64."
+        )
     if not 1 <= int(text) <= ARRAYS_MAX:
         raise ConfigurationInvalid(
             f"'arrays' in {origin} is {text}",

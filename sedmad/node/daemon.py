@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from crossbar.devices import DeviceProfile
-from crossbar.narrow import NarrowKernels
+from crossbar.exact.narrow import NarrowKernels
 from crossbar.threads import single_threaded_blas
 from sedmad.home import Home
 from sedmad.net.credentials import Credentials
@@ -53,7 +53,9 @@ async def run_node(
         host = await stack.enter_async_context(
             open_host(identity, configuration.listen, announce=configuration.announce)
         )
-        advert = await first_advert(home, identity, credentials, configuration, database, blobs, host, profile)
+        advert = await first_advert(
+            home, identity, credentials, configuration, database, blobs, host, profile
+        )
         kernels = NarrowKernels(home.kernels, lambda why: log.warning("kernels_not_compiled", why=why))
         node = await compose(identity, credentials, advert, database, blobs, host, kernels, profile, home)
         async with trio.open_nursery() as nursery:
@@ -128,6 +130,7 @@ def _client_methods(
             pledging=node.pledging,
             repairing=node.repairing,
             restored=lambda: node.recovering.is_under_way,
+            disk_space=node.blobs.space,
             invitations=node.invitations,
             summaries=summaries,
             mesh_id=credentials.mesh_id.hex(),
@@ -145,6 +148,7 @@ def _client_methods(
             getting=node.getting,
             removing=node.removing,
             asking=node.asking,
+            describing=node.describing,
         ),
     )
     methods.add("DrainingService", node.leaving)

@@ -6,7 +6,7 @@ so a product never waits for devices. Programming again makes the new state firs
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from crossbar.analog import AnalogPartition
-from crossbar.devices import IDEAL, DeviceProfile
+from crossbar.devices import DeviceProfile
 from crossbar.errors import CrossbarError
 from crossbar.planning.replanning import needs_replanning
 from sedmad.core.accuracy import Accuracy
@@ -24,6 +24,7 @@ from sedmad.core.cells import CellLedger
 from sedmad.errors import BytesCorrupt, SedmadError, TargetUnreachable
 from sedmad.node.clock import wall_time_s
 from sedmad.node.kernels import Kernels
+from sedmad.node.long_thread import in_long_thread
 from sedmad.node.programming import (
     PartitionKey,
     Programmed,
@@ -84,7 +85,7 @@ class Devices:
         self._database = database
         self._blobs = blobs
         self._kernels = kernels
-        self.changed = lambda: None
+        self.changed: Callable[[], None] = lambda: None
         # Both are bounded by the resident copies of this node; a key stays wanted from when it is asked for until its
         # bytes are let go.
         self._wanted: set[PartitionKey] = set()
@@ -101,6 +102,11 @@ class Devices:
     def compiling(self) -> bool:
         """Whether the first partition has to wait for kernels."""
         return not self._kernels.ready
+
+    @property
+    def memory_bytes(self) -> int:
+        """What simulates all that is programmed."""
+        return sum(programmed.memory_bytes for programmed in self._programmed.values())
 
     def compute(self, accuracy: Accuracy) -> bool:
         """Return whether products of that accuracy are for devices here."""
@@ -195,7 +201,7 @@ class Devices:
                     log.info("programming_again", digest=key.digest.hex()[:16], why="; ".join(reasons))
                     await self._program(key, weights, None, generation=self._generations.get(key, 0) + 1)
                 elif before.planned.drifts:
-                    aged = await _in_thread(
+                    aged = await in_long_thread(
                         partial(realised, weights, self.profile, before, simulated_age_s(age_s))
                     )
                     self._take(key, aged, None)
@@ -239,7 +245,7 @@ class Devices:
         made = None if generation else await self._as_before(key, weights)
         if made is None:
             held = self._programmed.get(key)
-            made = await _in_thread(
+            made = await in_long_thread(
                 partial(
                     program,
                     weights,
@@ -285,7 +291,7 @@ class Devices:
         if before.planned is not None and needs_replanning(before.planned, seconds=age_s):
             log.info("planned_anew", digest=key.digest.hex()[:16], age_s=age_s)
             return None
-        return await _in_thread(partial(realised, weights, self.profile, before, simulated_age_s(age_s)))
+        return await in_long_thread(partial(realised, weights, self.profile, before, simulated_age_s(age_s)))
 
     def _without_kernels(self, key: PartitionKey, error: CrossbarError) -> None:
         log.error("kernels_unavailable", why=str(error))
@@ -329,21 +335,3 @@ class Devices:
 
         if digests:
             await self._database.write(forget, durable=False)
-
-
-async def _in_thread(function: partial[Programmed]) -> Programmed:
-    # A thread that is abandoned as the node stops ends with its process.
-    return await trio.to_thread.run_sync(function, abandon_on_cancel=True)
-
-
-def no_devices(ledger: CapacityLedger, database: Database, blobs: BlobStore, kernels: Kernels) -> Devices:
-    """Return what a node without crossbars has."""
-    return Devices(
-        own_peer_id="",
-        profile=IDEAL,
-        cells=CellLedger(0),
-        ledger=ledger,
-        database=database,
-        blobs=blobs,
-        kernels=kernels,
-    )

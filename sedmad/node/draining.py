@@ -11,6 +11,7 @@ from functools import partial
 
 import structlog
 
+from sedmad import failpoints
 from sedmad.node.manifests import ManifestService
 from sedmad.node.membership import MembershipService
 from sedmad.store import settings
@@ -71,13 +72,11 @@ class DrainingService:
 
     async def start(self) -> None:
         """Take no more copies, and have those that are here moved; no error if that is so already."""
-        await self._database.write(partial(settings.keep, name=SETTING, value="yes"))
-        self._tell(leaves=True)
+        await self._decide(partial(settings.keep, name=SETTING, value="yes"), leaves=True)
 
     async def cancel(self) -> None:
         """Stay; what was moved does not come back by itself."""
-        await self._database.write(partial(settings.remove, name=SETTING))
-        self._tell(leaves=False)
+        await self._decide(partial(settings.remove, name=SETTING), leaves=False)
 
     def left(self) -> Left:
         """Return what is still here."""
@@ -90,7 +89,10 @@ class DrainingService:
             owners=frozenset(manifest.owner for manifest in kept if held[manifest.key]),
         )
 
-    def _tell(self, *, leaves: bool) -> None:
+    async def _decide(self, change: Callable[[Connection], None], *, leaves: bool) -> None:
+        # On disk before anybody hears of it.
+        await self._database.write(change)
+        failpoints.reach("draining.decided")
         if leaves != self.is_draining:
             self.is_draining = leaves
             self._membership.update_advert(state="draining" if leaves else "ready")

@@ -6,7 +6,7 @@ most of the guardians establishes nothing, so of two sides of a split at most on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -14,15 +14,19 @@ import trio
 
 from sedmad import failpoints
 from sedmad.core.membership.claim import Claim, short_id
+from sedmad.core.membership.record import SignedRecord
 from sedmad.core.ownership import is_majority
 from sedmad.errors import NotEnoughPeers, SedmadError, StaleManifest
 from sedmad.net.identity import Identity
 from sedmad.net.sessions import Sessions
 from sedmad.node.clock import monotonic_s, wall_time_s
+from sedmad.node.keeping import keep_record
 from sedmad.node.manifest import Manifest, read_manifest
-from sedmad.node.manifests import KeptManifest, ManifestService, Transaction
+from sedmad.node.manifests import NAMES_TOLD_MAX, KeptManifest, ManifestService, Transaction, names_of
 from sedmad.node.membership import MembershipService
-from sedmad.store.database import Database
+from sedmad.node.records import read_record
+from sedmad.node.replies import read_reply
+from sedmad.store.database import Connection, Database
 from sedmad.store.manifests import ManifestKey
 from sedmad.wire import messages as wire
 
@@ -30,15 +34,14 @@ log = structlog.get_logger("sedmad.establishing")
 
 STORE_MANIFEST = "sedma.v1.ManifestService/StoreManifest"
 TELL_TIMEOUT_S = 10.0
-# A round trip each. More names of one matrix are rare, and one keeps it from being freed until gossip tells the others.
-NAMES_TOLD_MAX = 8
 
 
 class EstablishingService:
     """Tells manifests of ours, and establishes them.
 
     Args:
-        on_refused: called with a matrix of ours of which a peer knows something newer, or promised to refuse ours.
+        on_refused: called with a peer, and a matrix of ours of which it knows something newer, or promised to refuse
+            ours.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class EstablishingService:
         sessions: Sessions,
         membership: MembershipService,
         manifests: ManifestService,
-        on_refused: Callable[[ManifestKey], None] = lambda key: None,
+        on_refused: Callable[[str, ManifestKey], None] = lambda peer_id, key: None,
     ) -> None:
         self._own_peer_id = identity.peer_id
         self._database = database
@@ -120,10 +123,13 @@ class EstablishingService:
         """Have a manifest that is on disk here kept by most guardians, of those before as well, and by `needed`.
 
         New guardians keep the names of the matrix with it: the next owner is one of them, and frees what has no name.
+        All of them answer with the names that they know, which come onto this node's disk.
 
         Raises:
             NotEnoughPeers: too few keep it.
+            StaleManifest: it ends a matrix for which a name stands.
         """
+        known = names_of(self._membership.core.directory, kept.manifest.key)
         keeping = others = self._others(kept.manifest)
         guardians = [group for group in (kept.manifest.guardians, kept.manifest.guardians_before) if group]
         for claim in self._names_to_tell(kept.manifest) or [b""]:
@@ -136,6 +142,20 @@ class EstablishingService:
                 why=f"no answer came from {names}; all that it gives copies to and most guardians have to keep it",
                 hint="Try again when they are back.",
             )
+        await self._keep_names(kept.manifest, known)
+
+    async def _keep_names(self, manifest: Manifest, known: Sequence[SignedRecord]) -> None:
+        """Put the names of a matrix on disk that were heard since they were the `known` ones."""
+        names = names_of(self._membership.core.directory, manifest.key)
+        if names and manifest.removed:
+            raise StaleManifest("a matrix was not ended", why="others know a name that stands for it")
+        if names != known:
+
+            def transaction(connection: Connection) -> None:
+                for name in names:
+                    keep_record(connection, name)
+
+            await self._database.write(transaction)
 
     async def finish(
         self,
@@ -186,11 +206,12 @@ class EstablishingService:
                 request.claim.ParseFromString(claim)
             try:
                 deadline = monotonic_s() + TELL_TIMEOUT_S
-                await self._sessions.call(peer_id, STORE_MANIFEST, request, deadline=deadline)
+                encoded = await self._sessions.call(peer_id, STORE_MANIFEST, request, deadline=deadline)
+                self._hear_names(peer_id, read_reply(wire.StoreManifestResponse, encoded, peer_id))
             except SedmadError as error:
                 log.warning("manifest_not_told", peer=peer_id, why=str(error))
                 if isinstance(error, StaleManifest):
-                    self._on_refused(read_manifest(signed).key)
+                    self._on_refused(peer_id, read_manifest(signed).key)
             else:
                 keeping.add(peer_id)
 
@@ -207,13 +228,14 @@ class EstablishingService:
             if (claim.epoch, claim.seq) < manifest.order:
                 self._membership.publish_claim(claim_for(claim, manifest))
 
+    def _hear_names(self, peer_id: str, response: wire.StoreManifestResponse) -> None:
+        for name in response.names[:NAMES_TOLD_MAX]:
+            self._membership.hear(peer_id, read_record(name.SerializeToString()))
+
     def _names_to_tell(self, manifest: Manifest) -> list[bytes]:
         if not manifest.guardians_before:
             return []
-        key, directory = manifest.key, self._membership.core.directory
-        claims = directory.naming(key.matrix_digest, key.first_owner)[:NAMES_TOLD_MAX]
-        records = [directory.find(claim.name, key.first_owner) for claim in claims]
-        return [record.signed for record in records if record is not None]
+        return [name.signed for name in names_of(self._membership.core.directory, manifest.key)]
 
     def _others(self, manifest: Manifest) -> set[str]:
         peers = {*manifest.guardians, *manifest.guardians_before, *manifest.holders}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from sedmad.core.device_needs import NO_DEVICES, DeviceNeed, DeviceNeeds
 from sedmad.core.offers import Offer
 from sedmad.core.partitioning import Partitioning
 from sedmad.errors import TargetUnreachable, UsageError
+from sedmad.node.long_thread import in_long_thread
 from sedmad.node.programming import PLANNED_AGE_S, simulation_bytes
 
 log = structlog.get_logger("sedmad.devices")
@@ -100,9 +102,7 @@ class Expectations:
     async def _need(self, profile: DeviceProfile, accuracy: Accuracy, cut: Partitioning) -> DeviceNeed:
         question = (profile, accuracy.target_error, cut.partition_rows, cut.columns, bool(accuracy.profile))
         if question not in self._kept:
-            answer = await trio.to_thread.run_sync(
-                _plan, question, abandon_on_cancel=True, limiter=self._turn
-            )
+            answer = await in_long_thread(partial(_plan, question), self._turn)
             self._kept[question] = answer
             if len(self._kept) > KEPT_MAX:
                 self._kept.popitem(last=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from sedmad import failpoints
 from sedmad.errors import HoldersUnreachable, InsufficientCapacity, SedmadError
 from sedmad.net.sessions import Sessions
 from sedmad.node.fetching import fetch_partition
@@ -148,6 +149,7 @@ class HealingService:
                 async with self._holding.transfers:
                     if not self._blobs.contains(digest):
                         await self._fetch(manifest, index)
+                        failpoints.reach("healing.fetched")
                     if kind is Kind.RESIDENT:
                         start, stop = manifest.rows_of(index)
                         await self._residents.program(digest, stop - start, manifest.columns, manifest.dtype)
@@ -191,6 +193,7 @@ class HealingService:
                 size_bytes = manifest.size_of(index)
                 holding = Holding(group_key, index, manifest.digests[index], kind, size_bytes, State.ACTIVE)
                 await self._database.write(partial(holding_table.hold, holding=holding))
+                failpoints.reach("healing.adopted")
                 self._holding.ledger.release(reservation)
                 copies.replace(group_key, {**copies.of(group_key), index: holding})
         self._holding.changed()
@@ -210,6 +213,7 @@ class HealingService:
                         holding_table.release(connection, holding.group_key, [holding.partition_index])
 
                 await self._database.write(release)
+                failpoints.reach("healing.forgotten")
                 groups = {holding.group_key for holding in lost}
                 for group_key in groups:
                     kept = copies.of(group_key).items()

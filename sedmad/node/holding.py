@@ -105,6 +105,12 @@ class HoldingService:
         """Return the resident and the standby bytes of a matrix here."""
         return self.copies.bytes_of(group_key)
 
+    @property
+    def simulation_bytes(self) -> int:
+        """Memory used here beyond resident copies: what simulates the devices that they are programmed on."""
+        devices = self._residents.devices
+        return 0 if devices is None else devices.memory_bytes
+
     # What members ask.
 
     async def reserve_copies(
@@ -253,9 +259,7 @@ class HoldingService:
         if kind is Kind.RESIDENT:
             columns = put.partitioning.columns
             await self._residents.program(digest, rows, columns, put.dtype)
-            await self._residents.program_devices(
-                digest, rows, columns, put.dtype, put.accuracy, put=put_id
-            )
+            await self._residents.program_devices(digest, rows, columns, put.dtype, put.accuracy, put=put_id)
             if not self.uses.needed_resident(digest):
                 # The put was given up while it was programmed.
                 self._residents.drop(digest)
@@ -320,7 +324,9 @@ class HoldingService:
                 usable = put.with_room(before) if put else {}
                 after = named_copies(manifest, self._own_peer_id, before, usable)
                 given = {} if manifest.removed else manifest.held_by(self._own_peer_id)
-                if put_id and len(after) < len(given):
+                lacking = given.keys() - after.keys()
+                # What was lacking before hinders no repair of the rest; the id of no put asks for everything.
+                if put_id and (lacking if put is None else lacking & fresh.keys()):
                     raise NotPermitted(
                         "this node does not hold all that a put gives it", node=self._own_peer_id, hint=""
                     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
+from sedmad import failpoints
 from sedmad.errors import NotPermitted, UsageError
 from sedmad.net.credentials import Credentials
 from sedmad.net.identity import Identity, public_key_of
@@ -95,6 +96,7 @@ class InvitationService:
                 connection, _hash(request.secret), peer_id, now_s=wall_time_s()
             )
         )
+        failpoints.reach("invitations.used")
         chain = self._credentials.admit(
             self._identity, public_key_of(peer_id), request.name, now_s=int(wall_time_s())
         )

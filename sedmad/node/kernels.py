@@ -1,13 +1,15 @@
-"""The kernels that simulate crossbars: compiled by a child process when they are first needed, and loaded from a cache."""
+"""The kernels that simulate crossbars: compiled by a child process when they are first needed, then loaded."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import structlog
 import trio
 
 from crossbar.errors import KernelsUnavailable
+from sedmad.node.long_thread import in_long_thread
 
 log = structlog.get_logger("sedmad.devices")
 
@@ -36,17 +38,21 @@ class Kernels:
             if self._cache_directory is None:
                 raise KernelsUnavailable("kernels cannot be compiled", why="this node has no folder for them")
             log.info("kernels_compiling", cache=str(self._cache_directory))
-            await trio.to_thread.run_sync(_prepare, self._cache_directory, abandon_on_cancel=True)
+            await in_long_thread(partial(_prepare, self._cache_directory))
             self.ready = True
             log.info("kernels_ready")
 
 
 def _prepare(cache_directory: Path) -> None:
     from crossbar.kernels import compiling
+    from crossbar.kernels.groups import SIMULATION
 
     compiling.compile_in_child(
         cache_directory,
-        lambda compiled: log.info("kernel_compiled", name=compiled.name, done=compiled.done, total=compiled.total),
+        SIMULATION,
+        lambda compiled: log.info(
+            "kernel_compiled", name=compiled.name, done=compiled.done, total=compiled.total
+        ),
     )
-    compiling.use_cache(cache_directory)
+    compiling.load(cache_directory, SIMULATION)
     import crossbar.programmed  # noqa: F401 - loads the kernels here, not while the first partition waits

@@ -16,6 +16,8 @@ import trio
 from google.protobuf.message import DecodeError
 
 from sedmad import failpoints
+from sedmad.core.membership.directory import Directory
+from sedmad.core.membership.record import SignedRecord
 from sedmad.errors import MatrixNotFound, NotPermitted, SedmadError, StaleManifest
 from sedmad.net.calls import IncomingCall
 from sedmad.net.identity import Identity
@@ -34,6 +36,10 @@ from sedmad.wire import messages as wire
 log = structlog.get_logger("sedmad.manifests")
 
 Transaction = Callable[[Connection], None]
+
+# A quarter of a KiB each. More names of one matrix are rare, and one keeps it from being freed until gossip tells the
+# others.
+NAMES_TOLD_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +180,7 @@ class ManifestService:
     async def store_manifest(
         self, request: wire.StoreManifestRequest, call: IncomingCall
     ) -> wire.StoreManifestResponse:
-        """Keep a manifest that its owner tells."""
+        """Keep a manifest that its owner tells; answer with the names that the matrix has, as far as known here."""
         manifest = read_manifest(request.manifest)
         if manifest.owner != call.remote:
             raise NotPermitted("only its owner tells a manifest", node=call.remote)
@@ -184,7 +190,10 @@ class ManifestService:
         failpoints.reach("manifests.stored")
         if claim is not None:
             self._membership.hear(call.remote, claim)
-        return wire.StoreManifestResponse()
+        if request.established:
+            return wire.StoreManifestResponse()
+        names = names_of(self._membership.core.directory, manifest.key)
+        return wire.StoreManifestResponse(names=[wire.SignedRecord.FromString(name.signed) for name in names])
 
     async def get_manifest(
         self, request: wire.GetManifestRequest, call: IncomingCall
@@ -221,19 +230,21 @@ class ManifestService:
     def _require_descent(self, manifest: Manifest, established: bool) -> None:
         """Refuse an owner that did not follow the one whose manifest is kept, unless that one ended the matrix.
 
-        Where the end was missed here, an established manifest of the matrix that began again since shows it.
+        Where the end was missed here, an established manifest of the matrix that began again since shows it. What is
+        in doubt here gives way to what was established without it.
         """
-        kept = self.get_kept(manifest.key)
+        kept = self.get(manifest.key)
+        if kept is None or kept.manifest.removed or manifest.order <= kept.manifest.order:
+            return
+        owner, links = kept.manifest.owner, kept.manifest.successions
+        began_again = begun_in(manifest.epoch, manifest.successions) > kept.manifest.epoch
         if (
-            kept is not None
-            and not kept.removed
-            and kept.owner != manifest.owner
-            and manifest.order > kept.order
-            and manifest.successions[: len(kept.successions)] != kept.successions
-            and not (established and begun_in(manifest.epoch, manifest.successions) > kept.epoch)
+            owner != manifest.owner
+            and manifest.successions[: len(links)] != links
+            and not (established and (began_again or not kept.established))
         ):
             raise StaleManifest(
-                "a manifest does not follow the one that is kept", why=f"{kept.owner} owns the matrix"
+                "a manifest does not follow the one that is kept", why=f"{owner} owns the matrix"
             )
 
     def _write(
@@ -276,6 +287,13 @@ class ManifestService:
         else:
             self._kept[key] = new
         return new
+
+
+def names_of(directory: Directory, key: ManifestKey) -> list[SignedRecord]:
+    """Return the signed claims by which a matrix is reachable; not all where there are many."""
+    claims = directory.naming(key.matrix_digest, key.first_owner)[:NAMES_TOLD_MAX]
+    names = [directory.find(claim.name, key.first_owner) for claim in claims]
+    return [name for name in names if name is not None]
 
 
 def _require_not_promised(connection: Connection, manifest: Manifest) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import aclosing
 
 import numpy as np
 
 from sedmad.core.membership.claim import Claim
-from sedmad.errors import MatrixNotFound, MatrixTooLarge, StaleManifest
+from sedmad.errors import InsufficientCapacity, MatrixNotFound, MatrixTooLarge, StaleManifest
 from sedmad.net.calls import IncomingCall
 from sedmad.node.asking import AskingService, Result
 from sedmad.node.clock import monotonic_s
+from sedmad.node.describing import DescribingService
 from sedmad.node.getting import GettingService
 from sedmad.node.holding import HoldingService
 from sedmad.node.looking_up import LookUpService
@@ -21,6 +23,7 @@ from sedmad.node.panels import as_bytes, data_type_of, empty_panel, panel_dtype,
 from sedmad.node.putting import PuttingService
 from sedmad.node.records import DATA_TYPES, PEER_STATES
 from sedmad.node.removing import RemovingService
+from sedmad.sizes import format_bytes
 from sedmad.store.holdings import Kind
 from sedmad.store.manifests import ManifestKey
 from sedmad.wire import messages as wire
@@ -94,6 +97,7 @@ class MatrixService:
         getting: GettingService,
         removing: RemovingService,
         asking: AskingService,
+        describing: DescribingService,
     ) -> None:
         self._membership = membership
         self._lookups = lookups
@@ -102,10 +106,15 @@ class MatrixService:
         self._getting = getting
         self._removing = removing
         self._asking = asking
+        self._describing = describing
 
     async def put_matrix(self, request: wire.PutMatrixRequest, call: IncomingCall) -> wire.PutMatrixResponse:
         """Store what the client streams; the response comes when it is safe."""
-        claim, manifest, already_stored = await self._putting.put(request, call)
+        try:
+            claim, manifest, already_stored = await self._putting.put(request, call)
+        except InsufficientCapacity as error:
+            self._tell_room_to_come(error)
+            raise
         return wire.PutMatrixResponse(
             received_bytes=manifest.size_bytes,
             safe_bytes=manifest.size_bytes * (manifest.survive + 1),
@@ -113,6 +122,15 @@ class MatrixService:
             matrix=self._summaries.of(claim.name, claim),
             already_stored=already_stored,
         )
+
+    def _tell_room_to_come(self, error: InsufficientCapacity) -> None:
+        """Say where a lack of room is about to end: replaced versions stay until products are done with them."""
+        coming = self._removing.room_to_come()
+        if coming is not None:
+            error.retry_after_s = math.ceil(coming.within_s) + 1.0
+            gives = f"replaced versions give back {format_bytes(coming.size_bytes)} soon"
+            error.why = "\n".join(filter(None, (error.why, gives)))
+            error.hint = f"Try again in {error.retry_after_s:.0f} s, or pledge more with --memory and --disk."
 
     async def get_matrix(self, request: wire.GetMatrixRequest, call: IncomingCall) -> wire.GetMatrixResponse:
         """Stream a matrix to the client, its shape first."""
@@ -145,6 +163,7 @@ class MatrixService:
         """Return where a matrix lies, partition by partition."""
         claim = self._claim(request.name, 0)
         manifest = await self._lookups.look_up(claim, deadline=min(call.deadline, monotonic_s() + DEADLINE_S))
+        devices = await self._describing.ask_holders(manifest)
         reports = []
         for index, copies in enumerate(manifest.copies):
             start, stop = manifest.rows_of(index)
@@ -160,6 +179,7 @@ class MatrixService:
                             name=self._membership.name_of(peer_id),
                             kind=kind_to_wire(kind),
                             state=PEER_STATES[self._membership.state_of(peer_id)],
+                            devices=devices.get((peer_id, index)),
                         )
                         for peer_id, kind in copies.items()
                     ],
@@ -174,6 +194,8 @@ class MatrixService:
             degraded=self._degraded(manifest),
             partition_rows=manifest.partition_rows,
             scaled=bool(manifest.scale),
+            target_error=manifest.accuracy.target_error,
+            profile=manifest.accuracy.profile,
         )
 
     async def apply_matrix(

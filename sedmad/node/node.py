@@ -10,6 +10,7 @@ from sedmad.core.membership.claim import Claim
 from sedmad.net.sessions import Sessions
 from sedmad.node.asking import AskingService
 from sedmad.node.certificates import Certificates
+from sedmad.node.describing import DescribingService
 from sedmad.node.devices import Devices
 from sedmad.node.draining import DrainingService
 from sedmad.node.getting import GettingService
@@ -33,6 +34,8 @@ from sedmad.node.releasing import ReleasingService
 from sedmad.node.removing import RemovingService
 from sedmad.node.repairing import RepairingService
 from sedmad.node.scrubbing import ScrubbingService
+from sedmad.store.blobs import BlobStore
+from sedmad.store.manifests import ManifestKey
 
 
 @dataclass(slots=True)
@@ -43,7 +46,9 @@ class Node:
     membership: MembershipService
     certificates: Certificates
     keeper: RecordKeeper
+    blobs: BlobStore
     devices: Devices
+    describing: DescribingService
     holding: HoldingService
     manifests: ManifestService
     lookups: LookUpService
@@ -120,6 +125,11 @@ class Node:
         """This node's tables can be relied upon again, or never had to be doubted."""
         self.removing.free_all_unnamed()
         self.repairing.look_afresh()
+
+    def on_refused(self, peer_id: str, key: ManifestKey) -> None:
+        """A peer refused a manifest of ours: it knows something newer, or promised to."""
+        self.owning.on_refused(key)
+        self.reconciling.want(peer_id, key)
 
     def on_won(self, manifest: Manifest) -> None:
         """This node became the owner of a matrix."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossbar.integer_products import fits, largest_magnitude
+from crossbar.exact.integer_products import fits, largest_magnitude
 from sedmad.errors import ProtocolViolation, UsageError
 from sedmad.wire import messages as wire
 

@@ -85,8 +85,8 @@ def seed_of(key: PartitionKey, peer_id: str, generation: int) -> int:
 def simulated_age_s(age_s: float) -> float:
     """Return the age at which devices of that age are simulated: drift laws are smooth in the logarithm of time.
 
-    It is 0 in the first minute, then a minute times a power of two: programmed state is made anew a few times a day, and
-    a restart within such a span finds the same devices.
+    It is 0 in the first minute, then a minute times a power of two: programmed state is made anew a few times a day,
+    and a restart within such a span finds the same devices.
     """
     if age_s < 60.0:
         return 0.0
@@ -102,7 +102,9 @@ def simulation_bytes(shape: tuple[int, int], profile: DeviceProfile, plan: cross
     if plan.digital:
         return 0
     tile_rows = -(-inputs // plan.rows)
-    arrays = 1 + (profile.read_noise is not None or plan.fold_ir_drop) + 2 * (profile.nonlinearity is not None)
+    arrays = (
+        1 + (profile.read_noise is not None or plan.fold_ir_drop) + 2 * (profile.nonlinearity is not None)
+    )
     return 4 * arrays * tile_rows * plan.slices * plan.replicas * min(plan.rows, inputs) * outputs
 
 
@@ -134,7 +136,9 @@ def program(
         )
         if planned.plan.digital:
             return Programmed(planned, seed, now_s, digital_because="no plan with fewer errors has room")
-        if (needed_bytes := simulation_bytes((key.rows, key.columns), profile, planned.plan)) > memory_max_bytes:
+        if (
+            needed_bytes := simulation_bytes((key.rows, key.columns), profile, planned.plan)
+        ) > memory_max_bytes:
             why = f"simulating it takes {needed_bytes:,} bytes, {memory_max_bytes:,} are free"
             if demanded:
                 raise TargetUnreachable(f"a partition does not fit the devices of {profile.name}", why=why)
@@ -147,9 +151,7 @@ def program(
         return Programmed(None, seed, now_s, digital_because=f"{error.what}: {error.why}")
 
 
-def realised(
-    weights: Weights, profile: DeviceProfile, programmed: Programmed, age_s: float
-) -> Programmed:
+def realised(weights: Weights, profile: DeviceProfile, programmed: Programmed, age_s: float) -> Programmed:
     """Return what was programmed with its devices simulated at an age: the same seed gives the same devices."""
     planned = programmed.planned
     if planned is None or planned.plan.digital:
@@ -165,16 +167,19 @@ def profile_digest(profile: DeviceProfile) -> bytes:
     return hashlib.sha256(repr(profile).encode()).digest()
 
 
-def to_row(key: PartitionKey, profile: DeviceProfile, programmed: Programmed, generation: int) -> ProgrammedRow:
+def to_row(
+    key: PartitionKey, profile: DeviceProfile, programmed: Programmed, generation: int
+) -> ProgrammedRow:
     """Return what is kept on disk."""
     planned = programmed.planned
+    told = None if planned is None else asdict(replace(planned, rungs=()))
+    if told is not None:
+        del told["fault_map_digest"]  # simulated devices stay as faulty as their seed makes them
     document = {
         "generation": generation,
         "digital_because": programmed.digital_because,
-        "planned": None if planned is None else asdict(replace(planned, fault_map_digest=b"", rungs=())),
+        "planned": told,
     }
-    if document["planned"] is not None:
-        del document["planned"]["fault_map_digest"]  # type: ignore[union-attr]
     return ProgrammedRow(
         digest=key.digest,
         rows=key.rows,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -11,6 +13,7 @@ from sedmad.core.device_needs import NO_DEVICES, DeviceNeeds
 from sedmad.core.membership.claim import Claim
 from sedmad.core.partitioning import Partitioning
 from sedmad.core.placement import Placement
+from sedmad.errors import DiskFull
 from sedmad.store.holdings import Kind
 
 
@@ -59,3 +62,15 @@ class Put:
         """Return the kind of each holder's copy, the resident one first."""
         partition = self.placement.partitions[index]
         return {partition.resident: Kind.RESIDENT} | dict.fromkeys(partition.standbys, Kind.STANDBY)
+
+
+@contextmanager
+def disk_of(node: str, matrix: str) -> Iterator[None]:
+    """Around what a node writes of a matrix that is being stored: that its disk is full is told with both names."""
+    try:
+        yield
+    except DiskFull as error:
+        if error.matrix:
+            raise
+        why = f"{node}: {error.what}: {error.why}"
+        raise DiskFull(f"{matrix} was not stored", why=why, node=node, matrix=matrix) from error

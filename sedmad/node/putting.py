@@ -4,43 +4,35 @@ named once every copy is on disk, and the manifest with all holders and most gua
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Container
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import structlog
 import trio
 
 from sedmad import failpoints
 from sedmad.core.accuracy import Accuracy
-from sedmad.core.device_needs import DeviceNeeds
 from sedmad.core.membership.claim import Claim, check_name
 from sedmad.core.partitioning import Partitioning
-from sedmad.core.placement import Need, Placement, place_on_devices
 from sedmad.errors import (
-    InsufficientCapacity,
     NameTaken,
     NodeUnreachable,
-    NotEnoughPeers,
-    SedmadError,
     SessionLost,
     UnsupportedDtype,
-    UsageError,
 )
 from sedmad.net.calls import IncomingCall
 from sedmad.net.sessions import Sessions
 from sedmad.node import scale
 from sedmad.node.clock import monotonic_s
 from sedmad.node.committing import CommittingService
-from sedmad.node.expecting import Expectations
-from sedmad.node.holding import PUT_ID_BYTES, HoldingService
+from sedmad.node.holding import HoldingService
 from sedmad.node.looking_up import LookUpService
 from sedmad.node.manifest import ITEMSIZE, Manifest, kind_to_wire
 from sedmad.node.membership import MembershipService
-from sedmad.node.offering import gather_offers
-from sedmad.node.put import Put
+from sedmad.node.put import Put, disk_of
 from sedmad.node.records import DATA_TYPES, DTYPES
 from sedmad.node.releasing import ReleasingService
-from sedmad.node.replies import read_reply
+from sedmad.node.reserving import ReservingService, accuracy_of
 from sedmad.node.spooling import hash_stream, spool, spool_room
 from sedmad.store.blobs import BlobStore
 from sedmad.store.holdings import Kind
@@ -49,21 +41,13 @@ from sedmad.wire import messages as wire
 
 log = structlog.get_logger("sedmad.putting")
 
-RESERVE = "sedma.v1.HoldingService/ReserveCopies"
 HOLD = "sedma.v1.HoldingService/HoldCopy"
-# A refusal tells what really is free there; the next plan knows it.
-PLANS_MAX = 3
-RESERVE_TIMEOUT_S = 5.0
-# A node whose connection was cut is suspected, and back within a second; within ten where it is cut again and again.
-SUSPECTS_S = 10.0
-SUSPECTS_STEP_S = 0.1
 # A partition waits behind all that are ahead (AHEAD_MAX) for its holder's two transfers: five hours at the slowest
 # rate that sessions stand, 32 KiB/s. A holder that is gone ends its calls sooner.
 HOLD_TIMEOUT_S = 6 * 3600.0
 # Clients take a daemon for gone that says nothing for a minute; over a slow link a partition takes longer.
 REPORT_S = 10.0
 PROGRESS_STEP_BYTES = 4 << 20
-SURVIVE_MAX = 8
 
 
 class PuttingService:
@@ -80,7 +64,7 @@ class PuttingService:
         holding: HoldingService,
         committing: CommittingService,
         releasing: ReleasingService,
-        expectations: Expectations,
+        reserving: ReservingService,
         on_replaced: Callable[[Claim], None],
     ) -> None:
         self._own_peer_id = own_peer_id
@@ -91,7 +75,7 @@ class PuttingService:
         self._holding = holding
         self._committing = committing
         self._releasing = releasing
-        self._expectations = expectations
+        self._reserving = reserving
         self._on_replaced = on_replaced
         # Names whose content is coming in, one for each call under way.
         self._names: set[str] = set()
@@ -120,7 +104,8 @@ class PuttingService:
             taken = self._membership.core.directory.get(request.name)
             if taken is not None and not request.replace:
                 return await self._compare(request, call, taken, partitioning, dtype)
-            return await self._store(request, call, partitioning, dtype, accuracy)
+            with self._disk_of(self._own_peer_id, request.name):
+                return await self._store(request, call, partitioning, dtype, accuracy)
         finally:
             self._names.discard(request.name)
 
@@ -165,7 +150,7 @@ class PuttingService:
         accuracy: Accuracy,
     ) -> tuple[Claim, Manifest, bool]:
         self._membership.core.directory.require_room_for(request.name)
-        put = await self._reserve(request, partitioning, dtype, accuracy)
+        put = await self._reserving.reserve(request, partitioning, dtype, accuracy, call)
         try:
             with spool_room(self._holding.ledger, put, self._own_peer_id) as places:
                 async with trio.open_nursery() as nursery:
@@ -184,122 +169,6 @@ class PuttingService:
             if put.replaced is not None:
                 self._on_replaced(put.replaced)
         return claim, manifest, False
-
-    async def _reserve(
-        self, request: wire.PutMatrixRequest, partitioning: Partitioning, dtype: str, accuracy: Accuracy
-    ) -> Put:
-        """Plan, and have every holder set its room aside; plan again where one refuses."""
-        survive = request.survive
-        if survive > SURVIVE_MAX:
-            raise NotEnoughPeers(
-                f"a matrix survives the loss of at most {SURVIVE_MAX} nodes", matrix=request.name
-            )
-        refused: dict[str, InsufficientCapacity] = {}
-        for _ in range(PLANS_MAX):
-            try:
-                placement, devices = await self._place(
-                    partitioning, survive, request.name, refused, accuracy
-                )
-            except (InsufficientCapacity, NotEnoughPeers) as error:
-                error.matrix = request.name
-                if refused:
-                    told = "; ".join(str(refusal.why or refusal.what) for refusal in refused.values())
-                    if isinstance(error, NotEnoughPeers):
-                        # There would be enough nodes; it is room that they lack.
-                        refusal = next(iter(refused.values()))
-                        refusal.matrix, refusal.why = request.name, told
-                        raise refusal from error
-                    error.why = f"{error.why}\n{told}"
-                raise
-            put = Put(
-                put_id=secrets.token_bytes(PUT_ID_BYTES),
-                name=request.name,
-                partitioning=partitioning,
-                dtype=dtype,
-                survive=survive,
-                replace=request.replace,
-                placement=placement,
-                scale=request.scale,
-                accuracy=accuracy,
-                devices=devices,
-            )
-            reserved = False
-            try:
-                await self._releasing.intend(put)
-                failpoints.reach("putting.intended")
-                failures = await self._reserve_everywhere(put, request.data_type)
-                reserved = not failures
-            finally:
-                if not reserved:
-                    await self._releasing.release(put)
-            if reserved:
-                failpoints.reach("putting.reserved")
-                return put
-            refused |= failures
-        raise next(iter(refused.values()))
-
-    async def _place(
-        self,
-        partitioning: Partitioning,
-        survive: int,
-        name: str,
-        refused: Container[str],
-        accuracy: Accuracy,
-    ) -> tuple[Placement, DeviceNeeds]:
-        """Plan with the living, but those who refused. Where they cannot hold it, wait for the suspects' sake.
-
-        Where cells are short and no profile was demanded, nodes compute exactly what their arrays do not hold.
-        """
-        until = monotonic_s() + SUSPECTS_S
-        while True:
-            offers = gather_offers(self._membership, self._holding.ledger)
-            offers = [offer for offer in offers if offer.peer_id not in refused]
-            devices = await self._expectations.needs(accuracy, partitioning, offers)
-            try:
-                return place_on_devices(partitioning, survive, offers, name.encode(), devices)
-            except (InsufficientCapacity, NotEnoughPeers):
-                suspects = [row for row in self._membership.peers() if row.state == "suspect"]
-                if not suspects or monotonic_s() >= until:
-                    raise
-            await trio.sleep(SUSPECTS_STEP_S)
-
-    async def _reserve_everywhere(self, put: Put, data_type: int) -> dict[str, InsufficientCapacity]:
-        failures: dict[str, InsufficientCapacity] = {}
-        offers = gather_offers(self._membership, self._holding.ledger)
-        cells = {offer.peer_id: put.devices.of(offer).cells for offer in offers}
-
-        async def reserve(peer_id: str, need: Need) -> None:
-            request = wire.ReserveCopiesRequest(
-                put_id=put.put_id,
-                resident_bytes=need.memory_bytes,
-                disk_bytes=need.disk_bytes,
-                rows=put.partitioning.rows,
-                columns=put.partitioning.columns,
-                data_type=data_type,  # type: ignore[arg-type]
-                target_error=put.accuracy.target_error,
-                profile=put.accuracy.profile,
-                cells=need.resident_partitions * cells.get(peer_id, 0),
-            )
-            try:
-                if peer_id == self._own_peer_id:
-                    self._holding.reserve(request, peer_id)
-                    compiling = self._holding.compiles_for(request)
-                else:
-                    deadline = monotonic_s() + RESERVE_TIMEOUT_S
-                    told = await self._sessions.call(peer_id, RESERVE, request, deadline=deadline)
-                    compiling = read_reply(wire.ReserveCopiesResponse, told, peer_id).compiling
-                if compiling:
-                    put.compiling.add(peer_id)
-            except SedmadError as error:
-                name = self._membership.name_of(peer_id)
-                failures[peer_id] = InsufficientCapacity(
-                    f"{name} has no room for {put.name}", why=f"{name}: {error.why or error.what}", node=name
-                )
-
-        async with trio.open_nursery() as nursery:
-            for peer_id, need in put.placement.needs().items():
-                nursery.start_soon(reserve, peer_id, need)
-        return failures
 
     async def _copy(
         self, put: Put, request: wire.PutMatrixRequest, call: IncomingCall, places: int
@@ -325,16 +194,17 @@ class PuttingService:
                     put.changed.set()
                 put.received_bytes = received_bytes
 
-            return await spool(
-                call.chunks(),
-                put.partitioning,
-                put.dtype,
-                self._blobs,
-                name=put.name,
-                allow_nonfinite=request.allow_nonfinite,
-                keep=keep,
-                on_progress=on_progress,
-            )
+            with self._disk_of(self._own_peer_id, put.name):
+                return await spool(
+                    call.chunks(),
+                    put.partitioning,
+                    put.dtype,
+                    self._blobs,
+                    name=put.name,
+                    allow_nonfinite=request.allow_nonfinite,
+                    keep=keep,
+                    on_progress=on_progress,
+                )
 
     async def _copy_partition(self, put: Put, index: int, digest: bytes, ahead: trio.Semaphore) -> None:
         try:
@@ -348,7 +218,8 @@ class PuttingService:
 
     async def _hold(self, put: Put, index: int, digest: bytes, peer_id: str, kind: Kind) -> None:
         if peer_id == self._own_peer_id:
-            await self._holding.hold(put.put_id, index, digest, kind)
+            with self._disk_of(peer_id, put.name):
+                await self._holding.hold(put.put_id, index, digest, kind)
         else:
             request = wire.HoldCopyRequest(
                 put_id=put.put_id,
@@ -358,7 +229,8 @@ class PuttingService:
                 sources=[self._own_peer_id],
             )
             try:
-                await self._sessions.call(peer_id, HOLD, request, deadline=monotonic_s() + HOLD_TIMEOUT_S)
+                with self._disk_of(peer_id, put.name):
+                    await self._sessions.call(peer_id, HOLD, request, deadline=monotonic_s() + HOLD_TIMEOUT_S)
             except (NodeUnreachable, SessionLost) as error:
                 name = self._membership.name_of(peer_id)
                 raise NodeUnreachable(
@@ -372,6 +244,9 @@ class PuttingService:
             put.compiling.discard(peer_id)
         put.safe_bytes += put.partitioning.size_bytes(index)
         put.changed.set()
+
+    def _disk_of(self, peer_id: str, name: str) -> AbstractContextManager[None]:
+        return disk_of(self._membership.name_of(peer_id), name)
 
     async def _tell_progress(self, put: Put, call: IncomingCall) -> None:
         while True:
@@ -391,31 +266,3 @@ class PuttingService:
     def _phase(self, put: Put) -> str:
         names = ", ".join(sorted(map(self._membership.name_of, put.compiling)))
         return f"compiling on {names}" if names else ""
-
-
-def accuracy_of(request: wire.PutMatrixRequest, dtype: str) -> Accuracy:
-    """Return what is asked of the products of a matrix that is to be stored.
-
-    Raises:
-        UsageError: it is not possible, or not for such values.
-    """
-    try:
-        accuracy = Accuracy(request.target_error, request.profile)
-    except UsageError as error:
-        error.matrix = request.name
-        raise
-    if accuracy.target_error and dtype == "int8":
-        raise UsageError(
-            f"{request.name} cannot have a target error",
-            why="products of integers are exact",
-            hint="Store it without --target-error, or convert it to float32 first.",
-            matrix=request.name,
-        )
-    if accuracy.target_error and request.allow_nonfinite:
-        raise UsageError(
-            f"{request.name} cannot have a target error",
-            why="no device can be programmed with NaN or infinities",
-            hint="Clean the matrix, or store it without --target-error.",
-            matrix=request.name,
-        )
-    return accuracy

@@ -17,10 +17,9 @@ from sedmad.net.calls import IncomingCall
 from sedmad.net.identity import Identity
 from sedmad.net.sessions import Sessions
 from sedmad.node.clock import monotonic_s, wall_time_s
-from sedmad.node.establishing import EstablishingService, key_of
+from sedmad.node.establishing import EstablishingService, key_of, with_guardians_before
 from sedmad.node.keeping import keep_record
-from sedmad.node.manifest import Manifest
-from sedmad.node.manifests import ManifestService
+from sedmad.node.manifests import KeptManifest, ManifestService
 from sedmad.node.membership import MembershipService
 from sedmad.node.records import sign_record
 from sedmad.node.replies import read_reply
@@ -51,6 +50,14 @@ class Removal:
     unreachable: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RoomToCome:
+    """What replaced versions take on all nodes together, and how long it takes until the last of them is freed."""
+
+    size_bytes: int
+    within_s: float
+
+
 class RemovingService:
     """Removes names and frees matrices; serves OwnerService of the contract to members."""
 
@@ -71,8 +78,8 @@ class RemovingService:
         self._membership = membership
         self._manifests = manifests
         self._establishing = establishing
-        # Matrices of ours that are freed by and by; no more of them than there are manifests here.
-        self._to_free: set[ManifestKey] = set()
+        # When matrices of ours are freed that go by and by; no more of them than there are manifests here.
+        self._to_free: dict[ManifestKey, float] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -80,11 +87,15 @@ class RemovingService:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            while True:
-                # A matrix loses its name in more ways than news tells of: to a claim that pushed its own out, say.
-                await trio.sleep(LOOK_S)
-                if self._database.restored_from is None:
-                    self.free_all_unnamed()
+            try:
+                while True:
+                    # A matrix loses its name in more ways than news tells of: to a claim that pushed its own out, say.
+                    await trio.sleep(LOOK_S)
+                    if self._database.restored_from is None:
+                        self.free_all_unnamed()
+            finally:
+                # What is asked of a node that ends finds no task for it; the next start looks again.
+                self._nursery = None
 
     async def remove(self, name: str) -> Removal:
         """Remove a name, here or at its owner.
@@ -142,8 +153,25 @@ class RemovingService:
     def free_unnamed(self, key: ManifestKey, name: str = "") -> None:
         """Free a matrix of ours by and by, if no name stands for it then."""
         if self._nursery is not None and key not in self._to_free:
-            self._to_free.add(key)
+            self._to_free[key] = monotonic_s() + REPLACED_AFTER_S
             self._nursery.start_soon(self._free_later, key, name)
+
+    def room_to_come(self) -> RoomToCome | None:
+        """Return what matrices of ours without a name give back, and when; None if there are none."""
+        going = {
+            key: manifest
+            for key in self._to_free
+            if (manifest := self._manifests.get_kept(key)) is not None and not self._is_named(key)
+        }
+        if not going:
+            return None
+        size_bytes = sum(
+            manifest.size_of(index) * len(copies)
+            for manifest in going.values()
+            for index, copies in enumerate(manifest.copies)
+        )
+        last_s = max(self._to_free[key] for key in going)
+        return RoomToCome(size_bytes, max(0.0, last_s - monotonic_s()))
 
     async def remove_own(self, claim: Claim) -> Removal:
         """Take back a name of ours and free its matrix, as soon as most of its guardians agree.
@@ -181,10 +209,11 @@ class RemovingService:
     async def _free_later(self, key: ManifestKey, name: str = "") -> None:
         try:
             await trio.sleep(REPLACED_AFTER_S)
-            while not await self._try_free(key, name):  # noqa: ASYNC110 - nothing tells of their return
+            while not await self._try_free(key, name):
+                self._to_free[key] = monotonic_s() + FREE_AGAIN_S
                 await trio.sleep(FREE_AGAIN_S)
         finally:
-            self._to_free.discard(key)
+            del self._to_free[key]
 
     async def _try_free(self, key: ManifestKey, name: str) -> bool:
         try:
@@ -201,23 +230,24 @@ class RemovingService:
                 return Removal(0, ())
             # What took its name's place, a tombstone as a rule: on disk and told together with the end of its matrix.
             record = self._membership.core.directory.find(name, key.first_owner)
-            return await self._end(kept.manifest, record, promised=kept.established or kept.manifest.removed)
+            return await self._end(kept, record, promised=_may_be_promised(kept))
 
     def _is_named(self, key: ManifestKey) -> bool:
         """Whether any name stands for a matrix."""
         return bool(self._membership.core.directory.naming(key.matrix_digest, key.first_owner))
 
-    async def retire(self, manifest: Manifest) -> Removal:
+    async def retire(self, failed: KeptManifest) -> Removal:
         """End a matrix of ours that never was acknowledged; nobody else can know it."""
-        return await self._end(manifest, None, promised=False)
+        return await self._end(failed, None, promised=False)
 
-    async def _end(self, manifest: Manifest, record: SignedRecord | None, *, promised: bool) -> Removal:
+    async def _end(self, before: KeptManifest, record: SignedRecord | None, *, promised: bool) -> Removal:
         """Write a matrix's last manifest, and have all its holders free their copies.
 
         Args:
             record: a claim of ours to keep and to tell with it.
-            promised: somebody relies on it, so that most of its guardians have to agree first.
+            promised: somebody may rely on it, so that most of its guardians have to agree first.
         """
+        manifest = with_guardians_before(before.manifest, before)
         last = replace(
             manifest,
             seq=manifest.seq + 1,
@@ -245,3 +275,8 @@ class RemovingService:
         unreachable = tuple(sorted(self._membership.name_of(peer_id) for peer_id in others - told))
         log.info("matrix_removed", digest=manifest.key.matrix_digest.hex()[:16], freed_bytes=freed_bytes)
         return Removal(freed_bytes, unreachable)
+
+
+def _may_be_promised(kept: KeptManifest) -> bool:
+    """Whether somebody may rely on a matrix: one that was passed on is older than what is in doubt here."""
+    return kept.established or kept.manifest.removed or bool(kept.manifest.successions)

@@ -25,7 +25,7 @@ from sedmad.node.clock import monotonic_s, wall_time_s
 from sedmad.node.establishing import EstablishingService
 from sedmad.node.holding import PUT_ID_BYTES, HoldingService
 from sedmad.node.manifest import Manifest, kind_to_wire
-from sedmad.node.manifests import KeptManifest, ManifestService
+from sedmad.node.manifests import KeptManifest, ManifestService, names_of
 from sedmad.node.membership import MembershipService
 from sedmad.node.records import DATA_TYPES
 from sedmad.node.releasing import ReleasingService
@@ -169,7 +169,7 @@ class RepairSteps:
         return established
 
     async def settle(self, manifest: Manifest) -> None:
-        """Have a manifest of ours established that a failure or a crash left in doubt.
+        """Have a manifest of ours established that a failure or a crash left in doubt; an end is taken back for a name.
 
         Copies that it names may have been given up since, so every living holder has to say that it has its own; unless
         the last established manifest named them already, as then none of them was given up.
@@ -182,6 +182,8 @@ class RepairSteps:
             kept = self._manifests.get(manifest.key)
             if kept is None or kept.established or kept.manifest.order != manifest.order:
                 return
+            if not names_of(self._membership.core.directory, manifest.key):
+                return
             living = {peer for peer in manifest.holders if self._membership.state_of(peer) == "alive"}
             if any(living.isdisjoint(copies) for copies in manifest.copies):
                 raise HoldersUnreachable("a change of a matrix stays in doubt while its holders are away")
@@ -190,7 +192,7 @@ class RepairSteps:
             needed = frozenset() if manifest.copies_established else frozenset(living - {self._own_peer_id})
             with trio.CancelScope(shield=True):
                 await self._establishing.establish(
-                    successor(manifest), put_id=nothing if needed else b"", needed=needed
+                    successor(manifest, removed=False), put_id=nothing if needed else b"", needed=needed
                 )
 
     async def _reserve(self, step: RepairStep) -> None:
@@ -291,9 +293,7 @@ class RepairSteps:
         failed = self._manifests.get_kept(before.key)
         if failed is None or failed.order <= before.order or failed.epoch != before.epoch:
             return  # Nothing of ours was written, or the matrix is somebody else's by now.
-        again = successor(
-            failed, survive=before.survive, guardians=before.guardians, copies=before.copies
-        )
+        again = successor(failed, survive=before.survive, guardians=before.guardians, copies=before.copies)
         try:
             await self._establishing.establish(again, back_to=kept)
         except NotEnoughPeers as error:

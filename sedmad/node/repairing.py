@@ -114,7 +114,11 @@ class RepairingService:
         match event:
             case events.PeerDead():
                 self._wake.set()
-            case events.PeerAlive() | events.PeerJoined():
+            case events.PeerAlive(peer_id):
+                # It may be gone again before the next look, and was heard all the same.
+                self._losses.observe((peer_id,), (), monotonic_s())
+                self.look_afresh()
+            case events.PeerJoined():
                 self.look_afresh()
             case events.AdvertChanged(peer_id, signed) if isinstance(signed.record, Advert):
                 advert = signed.record
@@ -204,11 +208,8 @@ class RepairingService:
     def _is_to_be_whole(self, manifest: Manifest) -> bool:
         """Whether a matrix is ours, and here to stay: puts under way and replaced versions have no name."""
         key = manifest.key
-        return (
-            manifest.owner == self._own_peer_id
-            and not manifest.removed
-            and bool(self._membership.core.directory.naming(key.matrix_digest, key.first_owner))
-        )
+        names = self._membership.core.directory.naming(key.matrix_digest, key.first_owner)
+        return manifest.owner == self._own_peer_id and bool(names)
 
     async def _work(self) -> None:
         async for key in self._repairs:

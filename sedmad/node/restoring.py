@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import structlog
 
+from sedmad import failpoints
 from sedmad.node.holding import HoldingService
 from sedmad.node.manifest import Manifest
 from sedmad.store import holdings as holding_table
@@ -32,6 +33,7 @@ async def restore_copies(database: Database, holding: HoldingService, manifests:
 
     if dropped:
         await database.write(release)
+        failpoints.reach("restoring.dropped")
     # Where the tables were restored they lack what was stored since: others know whose bytes those are.
     if database.restored_from is None:
         await holding.uses.delete_unknown()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from sedmad.core.membership.membership import PeerRow
 from sedmad.net.calls import IncomingCall
 from sedmad.net.sessions import Sessions
-from sedmad.node.clock import monotonic_s
+from sedmad.node.clock import CLOCK_SKEW_WARNING_S, monotonic_s
 from sedmad.node.holding import HoldingService
 from sedmad.node.invitations import InvitationService
 from sedmad.node.machine import process_memory
@@ -18,11 +18,10 @@ from sedmad.node.pledging import PledgingService
 from sedmad.node.records import NODE_STATES, PEER_STATES
 from sedmad.node.repairing import RepairingService
 from sedmad.sizes import format_bytes
+from sedmad.store.disk import DiskSpace
 from sedmad.version import __version__
 from sedmad.wire import messages as wire
 
-# Certificates tolerate two hours; people should know long before.
-CLOCK_SKEW_WARNING_S = 30.0
 # A page for people; what else waits comes up as these are done.
 REPAIRS_TOLD_MAX = 100
 
@@ -32,6 +31,7 @@ class NodeService:
 
     Args:
         restored: whether this node's tables were damaged, and it still asks others what it forgot.
+        disk_space: returns the space of the file system that copies lie on.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class NodeService:
         pledging: PledgingService,
         repairing: RepairingService,
         restored: Callable[[], bool],
+        disk_space: Callable[[], Awaitable[DiskSpace]],
         invitations: InvitationService,
         summaries: MatrixSummaries,
         mesh_id: str,
@@ -57,6 +58,7 @@ class NodeService:
         self._pledging = pledging
         self._repairing = repairing
         self._restored = restored
+        self._disk_space = disk_space
         self._invitations = invitations
         self._summaries = summaries
         self._mesh_id = mesh_id
@@ -86,7 +88,7 @@ class NodeService:
             memory_short_bytes=advert.memory_short_bytes,
             disk_pledged_bytes=disk.pledged_bytes,
             disk_used_bytes=disk.used_bytes,
-            standby_bytes=disk.used_bytes - memory.used_bytes,
+            standby_bytes=disk.used_bytes - (memory.used_bytes - self._holding.simulation_bytes),
             owned_bytes=sum(
                 manifest.size_bytes
                 for manifest in self._manifests.kept()
@@ -95,7 +97,7 @@ class NodeService:
             peers=peers,
             matrices=matrices,
             next_page_token=next_page_token,
-            warnings=self._warnings(peers),
+            warnings=self._warnings(peers, await self._disk_space()),
             device_profile=advert.device_profile,
             compute_gflops=advert.compute_gflops,
             memory_bandwidth_bytes_per_s=advert.memory_bandwidth_bytes_per_s,
@@ -161,8 +163,13 @@ class NodeService:
             cells_used=advert.cells_used,
         )
 
-    def _warnings(self, peers: list[wire.PeerSummary]) -> list[str]:
+    def _warnings(self, peers: list[wire.PeerSummary], space: DiskSpace) -> list[str]:
         warnings = []
+        if not space.room_bytes:
+            warnings.append(
+                f"this node's disk is full and takes no new copies: {format_bytes(space.free_bytes)} are free, and"
+                f" {format_bytes(space.reserve_bytes)} stay free for what must be written in any case"
+            )
         if lowered_bytes := self._pledging.lowered_bytes:
             warnings.append(
                 f"this machine runs out of memory: {format_bytes(lowered_bytes)} less than was set are pledged now"

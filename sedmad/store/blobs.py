@@ -38,6 +38,11 @@ _BLOB_NAME = re.compile(rf"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
 Pause = Callable[[int, float], Awaitable[None]]
 
 
+def is_blob_name(name: str) -> bool:
+    """Return whether a file's name is the digest of a blob."""
+    return _BLOB_NAME.fullmatch(name) is not None
+
+
 class BlobStore:
     """The blobs below one directory. `open_blobs` makes it.
 
@@ -178,7 +183,7 @@ class BlobStore:
         for temporary in incoming.glob(f"*{TEMPORARY_SUFFIX}"):
             temporary.unlink()
         for path in self.directory.glob("[0-9a-f][0-9a-f]/*"):
-            if _BLOB_NAME.fullmatch(path.name):
+            if is_blob_name(path.name):
                 self._sizes[bytes.fromhex(path.name)] = path.stat().st_size
         self._committed_bytes = sum(self._sizes.values())
 

@@ -2,7 +2,8 @@
 
 SQLite plays a log back up to the first frame whose checksum is wrong, as a crash may have torn the rest, and says
 nothing of what comes after it. Where the rest was committed, though, bits have flipped, and the tables lack what was
-acknowledged. Owns this comparison; reads the log, and never writes to it.
+acknowledged. Owns this comparison; reads the log, and never writes to it. One flip looks like a torn end and is not
+found: of the very bit that marks the last commit of all.
 
 The format is that of https://www.sqlite.org/fileformat2.html#the_write_ahead_log.
 """
@@ -35,14 +36,17 @@ def committed_frames(database: Path) -> int:
         if not _is_sound(header):
             # Without its header nothing is played back, and something was there to be.
             return 1
-        _, _, page_bytes, _, *salts = _HEADER.unpack(header)[:6]
+        _, _, page_bytes, rounds, *salts = _HEADER.unpack(header)[:6]
         frame_bytes = _FRAME_HEADER.size + (_LARGEST_PAGE_BYTES if page_bytes == 1 else page_bytes)
         committed = 0
         for number in range(frames_bytes // frame_bytes):
             file.seek(_HEADER.size + number * frame_bytes)
-            _, pages_after, *frame_salts = _FRAME_HEADER.unpack(file.read(_FRAME_HEADER.size))[:4]
-            # Frames with other salts are left over from before the log last began anew.
-            if pages_after and frame_salts == salts:
+            frame_header = file.read(_FRAME_HEADER.size)
+            _, pages_after, *frame_salts = _FRAME_HEADER.unpack(frame_header)[:4]
+            if not any(frame_header) or _is_left_over(frame_salts, salts, rounds):
+                continue  # Not written, in this round.
+            # With neither these salts nor earlier ones it is of this round, and its header has changed.
+            if pages_after or frame_salts != salts:
                 committed = number + 1
         return committed
 
@@ -51,6 +55,11 @@ def frames_taken(connection: sqlite3.Connection) -> int:
     """Return up to which frame SQLite takes the log; it goes into the database file on the way."""
     _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     return max(0, int(frames))
+
+
+def _is_left_over(frame_salts: list[int], salts: list[int], rounds: int) -> bool:
+    """Whether a frame is from before the log last began anew, when one salt rose by one and the other was drawn."""
+    return 0 < (salts[0] - frame_salts[0]) % 2**32 <= rounds and frame_salts[1] != salts[1]
 
 
 def _is_sound(header: bytes) -> bool:

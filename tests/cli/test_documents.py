@@ -52,6 +52,57 @@ def test_what_others_rely_on_in_status(mesh_of_three: FakeDaemon, capsys: Captur
     assert [matrix["name"] for matrix in status["matrices"]] == ["encoder/w1", "wörter"]
 
 
+@pytest.mark.parametrize("form", ["json", "txt"])
+def test_devices_of_a_matrix_with_a_target(
+    mesh_of_three: FakeDaemon, capsys: Capture, golden: Golden, form: str
+) -> None:
+    mesh_of_three.devices = {
+        0: wire.DeviceReport(
+            partition_index=0,
+            profile="cmo_hfox",
+            predicted_error=0.0449,
+            measured_error=0.0431,
+            cells_used=262144,
+            cells_allocated=524288,
+            levers=["replicas", "write verify tolerance"],
+            age_s=3725,
+        ),
+        1: wire.DeviceReport(partition_index=1, profile="ideal"),
+        2: wire.DeviceReport(partition_index=2, profile="ideal", digital_because="it is being programmed"),
+    }
+    assert main(["inspect", "encoder/w1", *(["--json"] if form == "json" else [])]) == 0
+    golden(f"inspect_devices.{form}", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", ["status", "peers"])
+def test_crossbars_are_shown_where_there_are_some(
+    mesh_of_three: FakeDaemon, capsys: Capture, golden: Golden, command: str
+) -> None:
+    mesh_of_three.cells = (1 << 20, 1 << 18)
+    mesh_of_three.peers[0].device_profile = "wan2022"
+    mesh_of_three.peers[0].cells_pledged, mesh_of_three.peers[0].cells_used = 1 << 21, 1 << 20
+    assert main([command]) == 0
+    golden(f"{command}_crossbars.txt", capsys.readouterr().out)
+
+
+def test_profiles(home, capsys: Capture) -> None:
+    assert main(["profiles", "--json"]) == 0
+    profiles = {profile["name"]: profile for profile in json.loads(capsys.readouterr().out)["profiles"]}
+    assert {"ideal", "cmo_hfox", "pcm_nandakumar2019"} <= profiles.keys()
+    assert profiles["cmo_hfox"]["rows"] == profiles["cmo_hfox"]["columns"] == 128
+    assert profiles["ideal"]["adc_bits"] is None
+    folder = home / "profiles"
+    folder.mkdir()
+    (folder / "mine.toml").write_text(
+        'name = "mine"\nconductance_min_siemens = 1e-6\nconductance_max_siemens = 2e-5\n'
+    )
+    assert main(["profiles"]) == 0
+    assert "mine      " in capsys.readouterr().out
+    (folder / "broken.toml").write_text("name = 3")
+    assert main(["profiles"]) != 0
+    assert "broken.toml" in capsys.readouterr().err
+
+
 def test_what_others_rely_on_in_inspect(mesh_of_three: FakeDaemon, capsys: Capture) -> None:
     main(["inspect", "encoder/w1", "--json"])
     document = json.loads(capsys.readouterr().out)

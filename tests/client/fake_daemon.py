@@ -191,6 +191,10 @@ class FakeDaemon:
         self.clients: list[Client] = []
         self.peers: list[wire.PeerSummary] = []
         self.warnings: list[str] = []
+        # What holders tell of their devices, by partition: matrices have a target error then.
+        self.devices: dict[int, wire.DeviceReport] = {}
+        # Of this node's arrays, pledged and used; none where it is ideal.
+        self.cells = (0, 0)
         self.repairs: list[wire.RepairSummary] = []
         self.drained: list[wire.DrainNodeResponse] = [wire.DrainNodeResponse()]
         self.found: list[wire.VerifyMeshResponse] = [wire.VerifyMeshResponse()]
@@ -254,7 +258,9 @@ class FakeDaemon:
                 peers=self.peers,
                 matrices=[stored.summary for stored in self.stored.values()],
                 warnings=self.warnings,
-                device_profile="ideal",
+                device_profile="cmo_hfox" if self.cells[0] else "ideal",
+                cells_pledged=self.cells[0],
+                cells_used=self.cells[1],
                 compute_gflops=41.5,
                 memory_bandwidth_bytes_per_s=9.5e9,
                 labels={"zone": "attic"},
@@ -355,14 +361,24 @@ class FakeDaemon:
     def InspectMatrix(self, call: ServedCall) -> None:  # noqa: N802
         request = wire.InspectMatrixRequest.FromString(call.request.message)
         summary = self.find(request.name).summary
-        copies = [
-            wire.CopyReport(
-                peer_id=PEER_ID, name="alpha", kind=wire.COPY_KIND_RESIDENT, state=wire.PEER_STATE_ALIVE
-            ),
-            wire.CopyReport(
-                peer_id=OTHER_PEER_ID, name="beta", kind=wire.COPY_KIND_STANDBY, state=wire.PEER_STATE_DEAD
-            ),
-        ]
+
+        def copies(index: int) -> list[wire.CopyReport]:
+            return [
+                wire.CopyReport(
+                    peer_id=PEER_ID,
+                    name="alpha",
+                    kind=wire.COPY_KIND_RESIDENT,
+                    state=wire.PEER_STATE_ALIVE,
+                    devices=self.devices.get(index),
+                ),
+                wire.CopyReport(
+                    peer_id=OTHER_PEER_ID,
+                    name="beta",
+                    kind=wire.COPY_KIND_STANDBY,
+                    state=wire.PEER_STATE_DEAD,
+                ),
+            ]
+
         call.respond(
             wire.InspectMatrixResponse(
                 matrix=summary,
@@ -375,11 +391,12 @@ class FakeDaemon:
                         row_start=start,
                         row_stop=min(start + 64, summary.rows),
                         digest=bytes([index % 256] * 32),
-                        copies=copies,
+                        copies=copies(index),
                     )
                     for index, start in enumerate(range(0, summary.rows, 64))
                 ],
                 partition_rows=64,
+                target_error=0.05 if self.devices else 0.0,
             )
         )
 

@@ -74,8 +74,8 @@ class AnyOrderOfCalls(RuleBasedStateMachine):
         if key in self.granted:
             return
         room = (
-            100 - sum(entry[0] for entry in self.granted.values()),
-            150 - sum(entry[1] for entry in self.granted.values()),
+            max(0, 100 - sum(entry[0] for entry in self.granted.values())),
+            max(0, 150 - sum(entry[1] for entry in self.granted.values())),
         )
         try:
             self.ledger.reserve(key, memory_bytes=memory, disk_bytes=disk)

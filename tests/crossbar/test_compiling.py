@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from crossbar import irdrop
 from crossbar.errors import KernelsUnavailable
 from crossbar.kernels import compiling
-from crossbar.kernels.compiling import SIGNATURES, Compiled, cache_folder, compile_in_child, is_whole
+from crossbar.kernels.compiling import Compiled, cache_folder, compile_in_child, is_whole
+from crossbar.kernels.groups import GROUPS, SIMULATION, WIRES
 
 _USE = """
 import dataclasses, json, pathlib, sys
-from crossbar.kernels.compiling import SIGNATURES, use_cache
-use_cache(pathlib.Path(sys.argv[1]))
+from crossbar.kernels import compiling
+from crossbar.kernels.groups import GROUPS, SIMULATION
+compiling.load(pathlib.Path(sys.argv[1]), SIMULATION)
 import importlib, numpy as np, crossbar
 from crossbar.planning.plan import Plan
 weights = np.ones((40, 50), np.float32)
@@ -36,7 +41,7 @@ for made in (
         made.apply(np.ones((50, vectors), np.float32))
         made.apply_transposed(np.ones((40, vectors), np.float32))
 found = {}
-for module, name, _ in SIGNATURES:
+for module, name, _ in GROUPS[SIMULATION]:
     kernel = getattr(importlib.import_module("crossbar.kernels." + module), name)
     stats = kernel.stats
     found[module + "." + name] = [sum(stats.cache_misses.values()), len(kernel.signatures)]
@@ -55,15 +60,16 @@ def used_with(caches: Path) -> dict[str, list[int]]:
 
 def test_a_child_compiles_everything_and_others_load_it(tmp_path: Path) -> None:
     reported: list[Compiled] = []
-    folder = compile_in_child(tmp_path, reported.append)
-    assert folder == cache_folder(tmp_path)
-    assert [each.done for each in reported] == list(range(1, len(SIGNATURES) + 1))
-    assert {each.total for each in reported} == {len(SIGNATURES)}
+    folder = compile_in_child(tmp_path, SIMULATION, reported.append)
+    assert folder == cache_folder(tmp_path, SIMULATION)
+    total = len(GROUPS[SIMULATION])
+    assert [each.done for each in reported] == list(range(1, total + 1))
+    assert {each.total for each in reported} == {total}
     assert is_whole(folder)
     for name, (misses, signatures) in used_with(tmp_path).items():
         assert misses == 0, f"{name} was compiled although it is in the cache, for {signatures} types"
     again: list[Compiled] = []
-    compile_in_child(tmp_path, again.append)
+    compile_in_child(tmp_path, SIMULATION, again.append)
     assert not again  # nothing to do
 
     damaged = next(folder.rglob("*.nbc"))
@@ -79,12 +85,12 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, monkeypatch: pytest.Monkey
         (folder / "kernel.nbc").write_bytes(b"compiled")
 
     monkeypatch.setattr(compiling, "_compile_into", compile_into)  # the real one takes 10 s
-    folder = compile_in_child(tmp_path)
-    compile_in_child(tmp_path)
+    folder = compile_in_child(tmp_path, WIRES)
+    compile_in_child(tmp_path, WIRES)
     assert len(made) == 1
     (folder / "kernel.nbc").write_bytes(b"damaged")
     (folder / "stranger").write_bytes(b"of another machine")
-    assert compile_in_child(tmp_path) == folder
+    assert compile_in_child(tmp_path, WIRES) == folder
     assert len(made) == 2
     assert sorted(path.name for path in folder.iterdir()) == ["kernel.nbc", "kernels.json"]
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]  # no half-made folder is left
@@ -99,13 +105,20 @@ def test_a_listing_that_makes_no_sense_is_not_whole(tmp_path: Path, listing: byt
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(KernelsUnavailable, match="cannot be kept"):
-        compile_in_child(tmp_path / "file")
+        compile_in_child(tmp_path / "file", WIRES)
 
 
 def test_a_compiler_that_hangs_is_ended(tmp_path: Path) -> None:
     with pytest.raises(KernelsUnavailable, match="not compiled"):
-        compile_in_child(tmp_path, timeout_s=0.01)
-    assert not is_whole(cache_folder(tmp_path))
+        compile_in_child(tmp_path, WIRES, timeout_s=0.01)
+    assert not is_whole(cache_folder(tmp_path, WIRES))
+
+
+def test_wires_are_relaxed_by_the_kernel_that_is_listed() -> None:
+    irdrop.solve(np.full((4, 5), 1e-5), np.ones((4, 2)), 1.0, 1.0, method="relaxation")
+    (listed,) = GROUPS[WIRES]
+    kernel = getattr(importlib.import_module(f"crossbar.kernels.{listed.module}"), listed.name)
+    assert compiling.numba_types(listed) in kernel.signatures
 
 
 def test_numba_stays_out_until_it_is_needed() -> None:

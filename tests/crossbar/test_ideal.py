@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossbar.devices import IDEAL
-from crossbar.engine import ProgrammedPartition, SelfTest, engine_for
+from crossbar.engine import ProgrammedPartition, SelfTest
 from crossbar.error_bound import arithmetic_dtype, product_error_bound
+from crossbar.ideal import IdealEngine
 
 DTYPES = (np.float32, np.float64)
 NARROW_DTYPES = (np.float16, np.int8)  # weights only
 
 
 def program(weights: np.ndarray[Any, Any]) -> ProgrammedPartition:
-    return engine_for(IDEAL).program(weights)
+    return IdealEngine().program(weights)
 
 
 @settings(max_examples=150, deadline=None)

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossbar.devices import IDEAL
-from crossbar.engine import ProgrammedPartition, engine_for
-from crossbar.integer_products import LARGEST_WEIGHT, RESULT_LIMIT
+from crossbar.engine import ProgrammedPartition
+from crossbar.exact.integer_products import LARGEST_WEIGHT, RESULT_LIMIT
+from crossbar.ideal import IdealEngine
 
 
 def program(weights: np.ndarray) -> ProgrammedPartition:
-    return engine_for(IDEAL).program(weights)
+    return IdealEngine().program(weights)
 
 
 @settings(max_examples=100, deadline=None)

@@ -12,16 +12,14 @@ from crossbar import randomness
 from crossbar.kernels import programming, reading
 from crossbar.kernels import randomness as compiled
 from crossbar.mapping.encoding import Encoder, Window, column_scales
-from crossbar.programming import Laws
-
-TABLE = compiled.NORMAL_TABLE
+from crossbar.simulation.programming import Laws
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 32) - 1), st.integers(1, 300))
 def test_the_same_bits_as_the_definition(key: int, start: int, count: int) -> None:
     numbers = np.empty(count, np.float32)
-    compiled.fill_normals(np.uint64(key), np.uint32(start), TABLE, numbers)
+    compiled.fill_normals(np.uint64(key), np.uint32(start), numbers)
     assert np.array_equal(numbers, randomness.normals(key, count, start))
     keys = np.empty(3, np.uint64)
     compiled.extend_keys(np.uint64(key), keys)
@@ -29,7 +27,7 @@ def test_the_same_bits_as_the_definition(key: int, start: int, count: int) -> No
     compiled.extend_all(keys.copy(), np.uint64(start), keys)
     assert int(keys[2]) == randomness.extended(randomness.extended(key, 2), start)
     lines = np.empty((2, count), np.float32)
-    compiled.fill_lines(np.uint64(key), TABLE, lines)
+    compiled.fill_lines(np.uint64(key), lines)
     assert np.array_equal(lines[1], randomness.normals(randomness.extended(key, 1), count))
 
 
@@ -78,11 +76,11 @@ def test_programming_draws_what_randomness_defines() -> None:
     draws = np.array([randomness.normals(randomness.key(9, k), 40) for k in range(5)])
     expected = np.maximum(targets + deviations * draws, floor)
     once = targets.copy()
-    programming.program_once(once, np.uint64(randomness.key(9)), law, False, floor, TABLE)
+    programming.program_once(once, np.uint64(randomness.key(9)), law, False, floor)
     assert once == pytest.approx(expected, abs=1e-6)
     verified = targets.copy()
     pulses = programming.program_verified(
-        verified, np.uint64(randomness.key(9)), law, np.float32(0.01), 8, floor, TABLE
+        verified, np.uint64(randomness.key(9)), law, np.float32(0.01), 8, floor
     )
     tried = np.array(
         [
@@ -118,8 +116,8 @@ def test_finish_is_its_formula(kind: int, levels: int) -> None:
     scales = rng.uniform(1, 2, 4).astype(np.float32)
     keys = np.array([randomness.key(5, b) for b in range(4)], np.uint64)
     product = np.full((4, 900), -1, np.float32)
-    reading.finish(partial, 100, kind, norms, noise, variances, np.float32(levels), steps, per_step, keys,
-                   TABLE, scales, product)  # fmt: skip
+    reading.finish(partial.copy(), 100, kind, norms, noise, variances, np.float32(levels), steps, per_step, keys,
+                   scales, product)  # fmt: skip
     draws = np.array(
         [[randomness.normals(randomness.key(5, b, r), 700, 100) for b in range(4)] for r in range(6)]
     )

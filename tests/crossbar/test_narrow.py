@@ -11,22 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossbar.error_bound import arithmetic_dtype, product_error_bound
+from crossbar.exact.narrow import COLUMNS_MAX, NarrowKernels
 from crossbar.ideal import DTYPES, IdealEngine
-from crossbar.narrow import COLUMNS_MAX, NarrowKernels
+from crossbar.kernels.compiling import cache_folder, is_whole
 
 # Four compilations on a machine that does other things too.
 READY_S = 120.0
 
 
 @pytest.fixture(scope="module")
-def kernels(request: pytest.FixtureRequest) -> NarrowKernels:
-    """Kernels for all dtypes, compiled once for all test runs with the same sources."""
+def caches(request: pytest.FixtureRequest) -> Path:
     cache = request.config.cache
     assert cache is not None
+    return Path(cache.mkdir("kernels"))
+
+
+@pytest.fixture(scope="module")
+def kernels(caches: Path) -> NarrowKernels:
+    """Kernels for all dtypes, compiled once for all test runs with the same sources."""
     failures: list[str] = []
-    made = NarrowKernels(Path(cache.mkdir("kernels")), failures.append, worth_bytes=0)
+    made = NarrowKernels(caches, failures.append, worth_bytes=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("crossbar.narrow._NICE", 0)
+        patch.setattr("crossbar.exact.narrow._NICE", 0)
         for name in DTYPES:
             made.get(np.dtype(name), 0)
         assert made.wait(READY_S), failures
@@ -86,7 +92,7 @@ def test_what_is_no_number_goes_through_and_harms_no_other_row(kernels: NarrowKe
 
 def test_no_product_waits_for_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
-    monkeypatch.setattr(NarrowKernels, "_fill_cache", lambda self, dtype: never.wait())
+    monkeypatch.setattr("crossbar.exact.narrow._made", lambda directory, dtype: never.wait())
     partition = IdealEngine(NarrowKernels(tmp_path, worth_bytes=0)).program(np.eye(9, dtype=np.float32))
     panel = np.arange(18, dtype=np.float32).reshape(2, 9)
     np.testing.assert_array_equal(partition.multiply(panel), panel)
@@ -128,15 +134,15 @@ def test_where_kernels_cannot_be_made_products_go_on_and_somebody_is_told_once(t
 def test_kernels_that_compute_wrong_numbers_are_not_used(
     kernels: NarrowKernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from crossbar.kernels import narrow
+    from crossbar.kernels import compiling, narrow
 
     def wrong(weights: np.ndarray, panel: np.ndarray, product: np.ndarray) -> None:
         product[...] = panel @ weights.T
         product[0, -1] += 1e6
 
-    wrong.compile = lambda signature: None  # type: ignore[attr-defined]
+    monkeypatch.setattr(compiling, "compile_in_child", lambda *_, **__: None)
+    monkeypatch.setattr(compiling, "load", lambda *_: None)
     monkeypatch.setattr(narrow, "multiply", wrong)
-    monkeypatch.setattr(NarrowKernels, "_fill_cache", lambda self, dtype: None)
     told: list[str] = []
     suspicious = NarrowKernels(tmp_path, told.append, worth_bytes=0)
     assert suspicious.get(np.dtype(np.float32), 0) is None
@@ -144,31 +150,31 @@ def test_kernels_that_compute_wrong_numbers_are_not_used(
     assert "wrong numbers" in told[0]
 
 
-def test_a_damaged_cache_is_made_anew(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+def test_each_dtype_is_loaded_from_its_own_cache_and_nothing_else_is(
+    kernels: NarrowKernels, caches: Path
 ) -> None:
-    monkeypatch.setattr("crossbar.narrow._NICE", 0)
-    cache = request.config.cache
-    assert cache is not None
-    directory = Path(cache.mkdir("kernels-damaged"))
-    first = NarrowKernels(directory, worth_bytes=0)
-    first.get(np.dtype(np.int8), 0)
-    assert first.wait(READY_S)
-    files = list(directory.rglob("*.nbi"))
-    assert files
-    for path in files:
-        path.write_bytes(b"damaged")
-    told: list[str] = []
-    second = NarrowKernels(directory, told.append, worth_bytes=0)
-    second.get(np.dtype(np.int8), 0)
-    assert second.wait(READY_S), told
+    script = (
+        "import pathlib, sys\n"
+        "import crossbar.kernels.narrow as narrow\n"  # looks for compiled code elsewhere, until it is told
+        "from crossbar.kernels import compiling\n"
+        "for dtype in ('int8', 'float32'):\n"
+        "    compiling.load(pathlib.Path(sys.argv[1]), 'narrow-' + dtype)\n"
+        "for kernel in (narrow.multiply, narrow.multiply_transposed):\n"
+        "    print(sum(kernel.stats.cache_misses.values()), len(kernel.signatures))\n"
+        "print('crossbar.kernels.reading' in sys.modules)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script, str(caches)], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == ["0", "2", "0", "2", "False"]
+    assert is_whole(cache_folder(caches, "narrow-int8"))
 
 
 def test_numba_is_not_imported_before_it_is_wanted() -> None:
     script = (
         "import sys, numpy, pathlib\n"
         "from crossbar.ideal import IdealEngine\n"
-        "from crossbar.narrow import NarrowKernels\n"
+        "from crossbar.exact.narrow import NarrowKernels\n"
         "kernels = NarrowKernels(pathlib.Path('/nonexistent'), worth_bytes=0)\n"
         "partition = IdealEngine(kernels).program(numpy.eye(3, dtype='f4'))\n"
         "partition.multiply(numpy.ones((1, 3))); partition.multiply(numpy.ones((17, 3)))\n"

@@ -216,6 +216,16 @@ def test_a_residual_of_everything_mends_everything() -> None:
     assert programmed.apply_transposed(z) == pytest.approx(weights.T @ z, abs=1e-4)
 
 
+def test_gains_are_not_turned_for_what_the_residual_corrects() -> None:
+    weights, x = normal(48, 64), normal(64, 256, seed=5)
+    faulty = dataclasses.replace(SILENT, stuck_on_rate=0.01, stuck_off_rate=0.01)
+    plan = dataclasses.replace(Plan.default(faulty), residual_share=0.06)
+    without = program(weights, faulty, seed=4, plan=plan).error(x)
+    gained = program(weights, faulty, seed=4, plan=dataclasses.replace(plan, column_gain=True)).error(x)
+    assert without < 1e-5  # the residual holds all that is stuck
+    assert gained < 1e-5  # 0.07 if gains follow the stuck devices
+
+
 def test_ageing_keeps_the_devices_and_compensation_helps() -> None:
     base = dataclasses.replace(
         crossbar.profile("pcm_nandakumar2019"), word_line_ohm=0.0, bit_line_ohm=0.0, rows=64, columns=64

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossbar.randomness import extended, hashes, key, normal_table, normals, uniforms
+from crossbar.randomness import (
+    EVEN_WEIGHTS,
+    ODD_WEIGHTS,
+    byte_sums,
+    extended,
+    hashes,
+    key,
+    normals,
+    normals_of,
+    uniforms,
+)
 
 KEYS = st.integers(0, (1 << 64) - 1)
 DRAWS = 1 << 20
+WEIGHTS = [EVEN_WEIGHTS >> 16, ODD_WEIGHTS >> 16, EVEN_WEIGHTS & 0xFFFF, ODD_WEIGHTS & 0xFFFF]
+"""Of the bytes of a hash, the lowest first."""
 
 
 def hashed(stream: int, position: int) -> int:
@@ -66,9 +80,9 @@ def test_normals_have_the_moments_of_a_normal_distribution(stream: int) -> None:
     assert abs(drawn.mean()) < error
     assert abs(drawn.var() - 1) < np.sqrt(2) * error
     assert abs((drawn**3).mean()) < np.sqrt(15) * error
-    # The sum of two quantiles of a finite table has a kurtosis of 2.998.
+    # The law that is drawn from has a kurtosis of 2.997.
     assert abs((drawn**4).mean() - 3) < np.sqrt(96) * error + 0.003
-    assert np.abs(drawn).max() <= 2 * normal_table()[-1] < 5.2
+    assert np.abs(drawn).max() < 5.2
 
 
 def test_the_distribution_is_normal_everywhere() -> None:
@@ -77,7 +91,7 @@ def test_the_distribution_is_normal_everywhere() -> None:
     expected = np.array([-3.0902, -2.3263, -1.2816, -0.6745, 0.0, 0.6745, 1.2816, 2.3263, 3.0902])
     density = np.exp(-np.square(expected) / 2) / np.sqrt(2 * np.pi)
     error = 5 * np.sqrt(levels * (1 - levels) / DRAWS) / density
-    # A sum of two quantised draws is normal to 0.01 in the tails.
+    # The polynomial is right to 0.01 in the tails.
     assert (np.abs(drawn[(levels * DRAWS).astype(int)] - expected) < error + 0.01).all()
 
 
@@ -99,8 +113,35 @@ def test_uniforms_are_uniform_and_below_one() -> None:
     assert np.abs(counts - DRAWS / 64).max() < 6 * np.sqrt(DRAWS / 64)
 
 
-def test_the_table_is_symmetric_and_cannot_be_written() -> None:
-    table = normal_table()
-    assert np.array_equal(table, -table[::-1])
-    with pytest.raises(ValueError, match="read-only"):
-        table[0] = 1
+@given(st.integers(0, (1 << 32) - 1))
+def test_a_sum_weighs_every_byte(drawn: int) -> None:
+    parts = [drawn >> shift & 255 for shift in (0, 8, 16, 24)]
+    expected = sum(part * weight for part, weight in zip(parts, WEIGHTS, strict=True))
+    assert byte_sums(np.array([drawn], np.uint32)).tolist() == [expected]
+
+
+def test_the_law_that_is_drawn_from_is_normal() -> None:
+    """Not drawn but computed: how likely each of all sums is, if bytes are uniform."""
+    likely = np.zeros(1 << 16)
+    likely[0] = 1.0
+    for weight in WEIGHTS:
+        before, likely = likely / 256, np.zeros_like(likely)
+        for shift in range(0, 256 * weight, weight):
+            likely[shift:] += before[: len(before) - shift]
+    numbers = normals_of(np.arange(1 << 16, dtype=np.uint32)).astype(np.float64)
+    assert (np.diff(numbers) > 0).all()
+    assert np.array_equal(numbers, -numbers[::-1])
+    assert abs(likely @ numbers**2 - 1) < 1e-6
+    assert abs(likely @ numbers**4 - 3) < 0.004
+
+    below = np.cumsum(likely)
+    exact = np.array([NormalDist().cdf(number) for number in numbers[::16]])
+    assert (
+        np.abs(below[::16] - likely[::16] / 2 - exact).max() < 1.5e-4
+    )  # what 40 million draws begin to show
+    assert likely.max() < 5e-5  # no number is frequent
+    tail = np.arange(1 << 15, 1 << 16, 16)
+    beyond = np.cumsum(likely[::-1])[::-1][tail] - likely[tail] / 2
+    tail, beyond = tail[beyond > NormalDist().cdf(-4.0)], beyond[beyond > NormalDist().cdf(-4.0)]
+    quantiles = np.array([-NormalDist().inv_cdf(share) for share in beyond])
+    assert np.abs(numbers[tail] - quantiles).max() < 0.01

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crossbar.widening import BLOCK_BYTES, widen, widened_blocks
+from crossbar.exact.widening import BLOCK_BYTES, widen, widened_blocks
 
 
 @pytest.mark.parametrize("bits", [range(0x7C00), range(0x7C00, 0x8000), range(0x8000, 0x10000)])

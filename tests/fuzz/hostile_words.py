@@ -161,6 +161,16 @@ def _examples() -> list[Message]:
             columns=50,
             data_type=wire.DATA_TYPE_FLOAT32,
         ),
+        wire.ReserveCopiesRequest(
+            put_id=bytes(16),
+            resident_bytes=first.size_bytes,
+            rows=300,
+            columns=50,
+            data_type=wire.DATA_TYPE_FLOAT32,
+            target_error=0.05,
+            profile="wan2022",
+            cells=1 << 40,
+        ),
         wire.HoldCopyRequest(
             put_id=bytes(16),
             partition_index=0,
@@ -171,7 +181,11 @@ def _examples() -> list[Message]:
         wire.ReleasePutRequest(put_id=bytes(16)),
         wire.FetchPartitionRequest(digest=stored_digest),
         wire.MultiplyPartitionsRequest(key=here, seq=1, partitions=[0], columns=1),
-        wire.MultiplyPartitionsRequest(key=key, seq=1, partitions=[0], columns=1),
+        wire.MultiplyPartitionsRequest(key=key, seq=1, partitions=[0], columns=1, noise_keys=[7]),
+        wire.DescribeDevicesRequest(key=here),
+        wire.DescribeDevicesResponse(
+            copies=[wire.DeviceReport(partition_index=0, profile="wan2022", measured_error=0.04, levers=["replicas"])]
+        ),
         wire.GetManifestRequest(key=here),
         wire.CompareManifestsRequest(known=[wire.ManifestOrder(key=here, epoch=0, seq=2)]),
         wire.PromiseVoteRequest(key=here, epoch=1),
@@ -181,7 +195,10 @@ def _examples() -> list[Message]:
         wire.PutMatrixRequest(
             name="v", rows=16, columns=64, data_type=wire.DATA_TYPE_FLOAT32, replace=True
         ),
-        wire.ApplyMatrixRequest(name="v", columns=1, transposed=True, explain=True),
+        wire.PutMatrixRequest(
+            name="noisy", rows=64, columns=16, data_type=wire.DATA_TYPE_FLOAT32, target_error=0.05, profile="wan2022"
+        ),
+        wire.ApplyMatrixRequest(name="v", columns=1, transposed=True, explain=True, noise_request=5),
         wire.ApplyMatrixRequest(name="w", columns=1),
         wire.GetMatrixRequest(name="w"),
         wire.ApplyMatrixRequest(name="v", columns=1),

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import pytest
-from daemons import DISK, MEMORY, Daemon, short_directory, wait_until
+from daemons import DISK, MEMORY, Daemon, home_of, run_verb, short_directory, wait_until
 from forked import ForkedDaemon
 from meshes import MeshOfDaemons
 from products import Array, normal
@@ -87,8 +88,8 @@ class Death:
 
 
 DEATHS = [
-    Death("putting.intended", put),
-    Death("putting.reserved", put),
+    Death("reserving.intended", put),
+    Death("reserving.reserved", put),
     Death("putting.spooled", put, count=2),
     Death("putting.copied", put),
     Death("committing.manifest_stored", put),
@@ -127,6 +128,9 @@ TRIED_AGAIN = [
 # Of a guardian while it passes a dead owner's matrix on, and of an owner while it makes copies again.
 WHILE_PASSING_ON = ["owning.promised", "owning.won"]
 WHILE_REPAIRING = ["repair_step.reserved", "repair_step.copied", "establishing.established"]
+# Of a holder that starts and finds a copy gone.
+WHILE_STARTING = ["advertising.counted", "restoring.dropped", "healing.fetched", "healing.adopted"]
+ELSEWHERE = ["healing.forgotten", "draining.decided", "invitations.used"]
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +201,84 @@ def test_a_repair_is_done_or_never_was(three: MeshOfDaemons, point: str) -> None
     assert_clean(three, OLD.tobytes(), copies=2)
 
 
+@pytest.mark.parametrize("point", WHILE_STARTING)
+def test_a_holder_that_lost_a_copy_has_it_again_however_often_it_starts(
+    three: MeshOfDaemons, point: str
+) -> None:
+    prepare(three, OLD)
+    ben = forked(three["ben"])
+    ben.kill()
+    blobs(ben)[0].unlink()
+    ben.settings = {failpoints.VARIABLE: point}
+    ben.launch(listen=f"/ip4/127.0.0.1/tcp/{ben.port}")
+    wait_until(lambda: not ben.runs, f"{point} to end the holder")
+    assert ben.wait_exit() == -signal.SIGKILL
+    restart([ben])
+    three.wait_complete()
+    assert agreement(three) == OLD.tobytes()
+    assert_clean(three, OLD.tobytes(), copies=3)
+
+
+def test_a_copy_that_changed_is_fetched_again_whatever_became_of_its_holder(three: MeshOfDaemons) -> None:
+    prepare(three, OLD)
+    ben = forked(three["ben"])
+    restart([ben], "healing.forgotten")
+    three.wait_complete()
+    with blobs(ben)[0].open("r+b") as file:
+        byte = file.read(1)[0]
+        file.seek(0)
+        file.write(bytes([byte ^ 1]))
+    with three["cyd"].connect() as client:
+        client.verify()
+    wait_until(lambda: not ben.runs, "healing.forgotten to end the holder")
+    restart([ben])
+    three.wait_complete()
+    (changed,) = home_of(ben.home).blobs.rglob("*.corrupt")
+    changed.unlink()
+    assert agreement(three) == OLD.tobytes()
+    assert_clean(three, OLD.tobytes(), copies=3)
+
+
+def test_a_node_that_was_told_to_leave_knows_it_afterwards(three: MeshOfDaemons) -> None:
+    prepare(three, None)
+    with three["ann"].connect() as client:
+        client.put("w", OLD, survive=1)
+    leaver = forked(next(daemon for daemon in (three["ben"], three["cyd"]) if daemon.blob_bytes()))
+    restart([leaver], "draining.decided")
+    three.wait_complete()
+    assert run_verb(leaver.home, "drain").returncode != 0
+    assert leaver.wait_exit() == -signal.SIGKILL
+    leaver.settings = {}
+    leaver.launch(listen=f"/ip4/127.0.0.1/tcp/{leaver.port}")
+    wait_until(lambda: not leaver.blob_bytes(), "all copies to leave", SETTLED_S)
+    leaver.run("drain", "--cancel")
+    three.wait_complete()
+    assert agreement(three) == OLD.tobytes()
+    assert_clean(three, OLD.tobytes(), copies=2)
+
+
+def test_a_newcomer_may_come_again_when_its_inviter_died_before_it_answered(three: MeshOfDaemons) -> None:
+    inviter = forked(three["ann"])
+    restart([inviter], "invitations.used")
+    token = inviter.run("invite").strip()
+    newcomer = inviter.home.with_name("eve")
+    assert run_verb(newcomer, "join", token).returncode != 0
+    assert inviter.wait_exit() == -signal.SIGKILL
+    restart([inviter])
+    joined = run_verb(newcomer, "join", token)
+    assert joined.returncode == 0, joined.stderr
+    three.wait_complete()
+
+
 def test_every_point_is_swept() -> None:
-    swept = {*(death.point for death in DEATHS), *WHILE_PASSING_ON, *WHILE_REPAIRING}
+    points = (*WHILE_PASSING_ON, *WHILE_REPAIRING, *WHILE_STARTING, *ELSEWHERE)
+    swept = {*(death.point for death in DEATHS), *points}
     assert swept == set(failpoints.POINTS)
+
+
+def blobs(daemon: Daemon) -> list[Path]:
+    """Return the files of a node's copies."""
+    return sorted(path for path in home_of(daemon.home).blobs.rglob("*") if path.is_file())
 
 
 def forked(daemon: Daemon) -> ForkedDaemon:

@@ -103,3 +103,25 @@ def test_a_drain_that_waits_ends_when_its_node_stays_after_all(four: MeshOfDaemo
         with pytest.raises(StateError, match="dan is not being emptied any more"):
             deque(progress)
     wait_until(lambda: four["dan"].json("status")["node"]["state"] == "ready", "dan to stay")
+
+
+def test_a_node_can_leave_when_the_name_is_gone_that_promised_a_copy_on_every_node(
+    four: MeshOfDaemons,
+) -> None:
+    w = normal(3000, 512)
+    with four["ann"].connect() as mesh:
+        for matrix in four["ann"].json("ls")["matrices"]:
+            if matrix["survive"] == 3:
+                mesh.remove(matrix["name"])
+        mesh.put("thin", w, survive=1)
+        mesh.put("thick", w, survive=3)
+        assert len(holders(four, "thin", "ann")) == 4
+        mesh.remove("thick")
+        done: dict[str, Any] = four["ann"].json("drain", "dan")
+        assert (done["name"], done["copies_left"]) == ("dan", 0)
+        assert len(holders(four, "thin", "ann") - {"dan"}) == 2
+        x = normal(512, seed=3)
+        assert is_right(mesh["thin"] @ x, w, x)
+    four["dan"].stop()
+    with four["ann"].connect() as mesh:
+        assert list(mesh.verify().matrices) == []

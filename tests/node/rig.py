@@ -15,14 +15,18 @@ import trio
 from examples import identity_of
 from stand_ins import ClientCall, FakeMembership, FakeSessions
 
-from crossbar.devices import IDEAL
-from crossbar.engine import engine_for
+from crossbar.devices import IDEAL, DeviceProfile
+from crossbar.errors import KernelsUnavailable
+from crossbar.ideal import IdealEngine
 from sedmad.core.capacity import CapacityLedger
+from sedmad.core.cells import CellLedger
 from sedmad.core.membership.claim import Claim
 from sedmad.errors import SedmadError
 from sedmad.net.channel import Channel
 from sedmad.net.identity import Identity
 from sedmad.node.committing import CommittingService
+from sedmad.node.describing import DescribingService
+from sedmad.node.devices import Devices
 from sedmad.node.establishing import EstablishingService
 from sedmad.node.expecting import Expectations
 from sedmad.node.getting import GettingService
@@ -37,6 +41,7 @@ from sedmad.node.reconciling import ReconcilingService
 from sedmad.node.records import DATA_TYPES
 from sedmad.node.releasing import ReleasingService
 from sedmad.node.removing import RemovingService
+from sedmad.node.reserving import ReservingService
 from sedmad.node.residents import Residents
 from sedmad.node.restoring import restore_copies
 from sedmad.store import holdings, manifests, puts
@@ -47,6 +52,20 @@ from sedmad.wire.frame import FrameDecoder, encode
 from sedmad.wire.methods import MethodTable
 
 PLEDGE_BYTES = 64 << 20
+CELLS = 1 << 24
+
+
+class ReadyKernels:
+    """Kernels that were compiled before, or cannot be."""
+
+    def __init__(self, error: KernelsUnavailable | None = None) -> None:
+        self.ready = error is None
+        self._error = error
+
+    async def prepare(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._error is not None:
+            raise self._error
 
 
 @dataclass(slots=True)
@@ -72,6 +91,8 @@ class RigNode:
     putting: PuttingService
     releasing: ReleasingService
     getting: GettingService
+    devices: Devices
+    describing: DescribingService
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     @property
@@ -176,7 +197,7 @@ class Rig:
     async def restart(self, name: str, stopped: RigNode, pledge_bytes: int = PLEDGE_BYTES) -> RigNode:
         """Start a stopped node again, on what lies on its disk."""
         blobs = await open_blobs(stopped.blobs.directory)
-        node = await _make_node(name, stopped.database, blobs, pledge_bytes)
+        node = await _make_node(name, stopped.database, blobs, pledge_bytes, stopped.devices.profile)
         for signed in stopped.membership.core.directory.records():
             node.membership.core.directory.accept(signed)
         await self.run(node)
@@ -217,12 +238,27 @@ async def _carry(scope: trio.CancelScope, near: Channel, far: Channel) -> None:
                 nursery.start_soon(pump, source, target)
 
 
-async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_bytes: int) -> RigNode:
+async def _make_node(
+    name: str, database: Database, blobs: BlobStore, pledge_bytes: int, profile: DeviceProfile
+) -> RigNode:
     identity = identity_of(name)
     membership: Any = FakeMembership(identity, name, pledge_bytes)
     sessions: Any = FakeSessions()
     ledger = CapacityLedger(memory_pledged_bytes=pledge_bytes, disk_pledged_bytes=2 * pledge_bytes, node=name)
-    residents = Residents(blobs, engine_for(IDEAL))
+    kernels: Any = ReadyKernels()
+    cells = CellLedger(0 if profile.is_ideal else CELLS, name)
+    devices = Devices(
+        own_peer_id=identity.peer_id,
+        profile=profile,
+        cells=cells,
+        ledger=ledger,
+        database=database,
+        blobs=blobs,
+        kernels=kernels,
+    )
+    devices.changed = lambda: holding.changed()
+    await devices.load()
+    residents = Residents(blobs, IdealEngine(), devices)
     holding = HoldingService(
         own_peer_id=identity.peer_id,
         database=database,
@@ -233,6 +269,9 @@ async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_byt
         on_changed=lambda: membership.update_advert(
             memory_used_bytes=ledger.memory.used_bytes + ledger.memory.reserved_bytes,
             disk_used_bytes=ledger.disk.used_bytes + ledger.disk.reserved_bytes,
+            device_profile=profile.name,
+            cells_pledged=cells.usage.pledged,
+            cells_used=cells.usage.used + cells.usage.reserved,
         ),
     )
     manifest_service = ManifestService(
@@ -300,10 +339,21 @@ async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_byt
             retire=removing.retire,
         ),
         releasing=releasing,
-        expectations=Expectations(),
+        reserving=ReservingService(
+            own_peer_id=identity.peer_id,
+            sessions=sessions,
+            membership=membership,
+            holding=holding,
+            releasing=releasing,
+            expectations=Expectations(),
+        ),
         on_replaced=removing.on_replaced,
     )
+    describing = DescribingService(
+        own_peer_id=identity.peer_id, devices=devices, manifests=manifest_service, sessions=sessions
+    )
     methods = MethodTable()
+    methods.add("DeviceService", describing)
     methods.add("HoldingService", holding)
     methods.add("ManifestService", manifest_service)
     methods.add("OwnerService", removing)
@@ -328,11 +378,18 @@ async def _make_node(name: str, database: Database, blobs: BlobStore, pledge_byt
         putting=putting,
         releasing=releasing,
         getting=GettingService(blobs=blobs, sessions=sessions, membership=membership),
+        devices=devices,
+        describing=describing,
     )
 
 
 @asynccontextmanager
-async def open_rig(directory: Path, *names: str, pledges: dict[str, int] | None = None) -> AsyncIterator[Rig]:
+async def open_rig(
+    directory: Path,
+    *names: str,
+    pledges: dict[str, int] | None = None,
+    profiles: dict[str, DeviceProfile] | None = None,
+) -> AsyncIterator[Rig]:
     """Run nodes of these names, each with a pledge of memory in bytes, and of twice as much disk."""
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -342,7 +399,9 @@ async def open_rig(directory: Path, *names: str, pledges: dict[str, int] | None 
             home.mkdir()
             database = await stack.enter_async_context(open_database(home / "store.db"))
             blobs = await open_blobs(home / "blobs")
-            await rig.run(await _make_node(name, database, blobs, (pledges or {}).get(name, PLEDGE_BYTES)))
+            pledge_bytes = (pledges or {}).get(name, PLEDGE_BYTES)
+            profile = (profiles or {}).get(name, IDEAL)
+            await rig.run(await _make_node(name, database, blobs, pledge_bytes, profile))
         try:
             yield rig
         finally:

@@ -7,6 +7,7 @@ import pytest
 
 from sedmad.core.membership.advert import MAX_ADDRESSES, MAX_LABEL_BYTES, MAX_LABELS, Advert
 from sedmad.errors import ConfigurationInvalid
+from sedmad.net.netcheck.asking import SERVERS_MAX
 from sedmad.node.configuration import KEYS, Configuration, load_configuration
 
 
@@ -37,6 +38,9 @@ def test_every_key_can_come_from_the_file(tmp_path: Path) -> None:
         memory = "1GiB"
         disk = "50%"
         log_level = "warning"
+        profile = "wan2022"
+        arrays = 64
+        stun = ["stun.example.org:3478", "192.0.2.1"]
         [labels]
         zone = "attic"
     """
@@ -51,10 +55,12 @@ def test_variables_take_lists_with_commas(tmp_path: Path) -> None:
         "SEDMAD_LISTEN": "/ip4/0.0.0.0/tcp/1, /ip6/::/tcp/1",
         "SEDMAD_LABELS": "zone=attic, rack = 2",
         "SEDMAD_HOME": "/somewhere",
+        "SEDMAD_STUN": "stun.example.org,192.0.2.1:3478",
     }
     configuration = load(tmp_path, environ=environ)
     assert configuration.listen == ("/ip4/0.0.0.0/tcp/1", "/ip6/::/tcp/1")
     assert configuration.labels == {"zone": "attic", "rack": "2"}
+    assert configuration.stun == ("stun.example.org", "192.0.2.1:3478")
 
 
 @pytest.mark.parametrize(
@@ -85,6 +91,9 @@ def test_a_key_near_to_none_gets_the_list(tmp_path: Path) -> None:
         f'labels = {{zone = "{"ä" * MAX_LABEL_BYTES}"}}',
         f"listen = {['/ip4/0.0.0.0/tcp/1'] * (MAX_ADDRESSES + 1)}",
         "labels = {" + ", ".join(f'l{number} = "x"' for number in range(MAX_LABELS + 1)) + "}",
+        'stun = "stun.example.org"',
+        'stun = ["stun://example.org"]',
+        f"stun = {['stun.example.org'] * (SERVERS_MAX + 1)}",
         "memory = ",
     ],
 )

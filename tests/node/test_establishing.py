@@ -8,16 +8,14 @@ from functools import partial
 from typing import Any
 
 from examples import matrix
-from rig import RigNode, fails_with
+from passing_on import passed_on
+from rig import fails_with
 
 from sedmad.core.membership.directory import Directory
 from sedmad.errors import NotEnoughPeers, StaleManifest
-from sedmad.net.identity import Identity
 from sedmad.node.keeping import load_records
-from sedmad.node.manifest import Manifest, read_manifest, sign_manifest
+from sedmad.node.manifest import read_manifest, sign_manifest
 from sedmad.node.repair_step import successor
-from sedmad.node.succession import Vote, sign_vote, succession
-from sedmad.wire import messages as wire
 
 RigFactory = Callable[..., Any]
 
@@ -57,20 +55,6 @@ async def test_who_names_itself_alone_as_guardian_needs_those_before(rig: RigFac
             manifest, seq=manifest.seq + 1, previous_digest=manifest.digest, guardians=(ann.peer_id,)
         )
         await fails_with(NotEnoughPeers, partial(ann.establishing.establish, alone))
-
-
-def passed_on(
-    manifest: Manifest, candidate: Identity, voters: list[RigNode], epoch: int
-) -> wire.SignedManifest:
-    """Return what a candidate writes who has these votes."""
-    vote = Vote(manifest.key, epoch, candidate.peer_id, "")
-    votes = [sign_vote(replace(vote, guardian=voter.peer_id), voter.identity) for voter in voters]
-    link = succession(manifest.guardianship, votes)
-    successions = (*manifest.successions, link)
-    taken = replace(
-        manifest, owner=candidate.peer_id, epoch=epoch, seq=manifest.seq + 1, successions=successions
-    )
-    return sign_manifest(taken, candidate)
 
 
 async def test_an_owner_has_to_follow_the_one_before(rig: RigFactory) -> None:
@@ -124,3 +108,15 @@ async def test_a_matrix_that_began_again_is_taken_where_its_end_was_missed(rig: 
         again = passed_on(read_manifest(anew), cyd.identity, [ben, cyd], 3)
         await ben.manifests.keep(again, established=True)
         assert ben.manifests.get_kept(first.key).order == (3, 5)
+
+
+async def test_what_is_in_doubt_gives_way_to_what_was_established_without_it(rig: RigFactory) -> None:
+    async with rig("ann", "ben", "cyd") as nodes:
+        ann, ben, cyd = (nodes[name] for name in ("ann", "ben", "cyd"))
+        _, first, _ = await ann.put("w", matrix(300, 50), survive=1)
+        # Ben wins, and nobody hears of it; cyd wins after it, asking others.
+        await ben.manifests.keep(passed_on(first, ben.identity, [ann, ben], 1), established=False)
+        beside = passed_on(first, cyd.identity, [ann, cyd], 2)
+        await fails_with(StaleManifest, partial(ben.manifests.keep, beside, established=False))
+        await ben.manifests.keep(beside, established=True)
+        assert ben.manifests.get_kept(first.key).owner == cyd.peer_id

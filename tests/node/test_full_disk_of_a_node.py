@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,14 @@ import pytest
 import trio
 from examples import matrix
 from rig import RigNode, fails_with, open_rig
-from stand_ins import ClientCall
+from stand_ins import ClientCall, PeerCall
 
 from sedmad.errors import DiskFull, InsufficientCapacity, SedmadError
 from sedmad.node import releasing
+from sedmad.node.matrices import MatrixSummaries
+from sedmad.node.repair_status import RepairStatus
+from sedmad.node.status import NodeService
+from sedmad.wire import messages as wire
 
 RigFactory = Callable[..., Any]
 DISK_BYTES = 48 << 20
@@ -49,6 +54,29 @@ def filled(directory: Path, *, left_bytes: int = 0) -> Iterator[None]:
         yield
     finally:
         filler.unlink()
+
+
+async def warnings_of(node: RigNode) -> list[str]:
+    """Return what a node's status warns of."""
+    membership: Any = node.membership
+    repairing: Any = SimpleNamespace(status=lambda: RepairStatus((), (), 0, ()))
+    service = NodeService(
+        membership=membership,
+        sessions=node.sessions,  # type: ignore[arg-type]
+        holding=node.holding,
+        manifests=node.manifests,
+        pledging=SimpleNamespace(lowered_bytes=0),  # type: ignore[arg-type]
+        repairing=repairing,
+        restored=lambda: False,
+        disk_space=node.blobs.space,
+        invitations=SimpleNamespace(is_admin=False),  # type: ignore[arg-type]
+        summaries=MatrixSummaries(membership, node.holding),
+        mesh_id="",
+        addresses=list,
+        stop=lambda: None,
+    )
+    call: Any = PeerCall("")
+    return list((await service.get_status(wire.GetStatusRequest(), call)).warnings)
 
 
 async def multiplies(node: RigNode, manifest: Any) -> bool:
@@ -109,6 +137,36 @@ async def test_a_put_that_a_full_disk_cuts_short_gives_its_room_back_once_there_
         for node in nodes:
             await node.is_empty()
         await ann.put("w", W, survive=1)
+
+
+@pytest.mark.parametrize("name", ["ann", "ben"])
+async def test_a_put_that_a_full_disk_ends_names_the_node_and_the_matrix(
+    name: str, rig: RigFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig("ann", "ben") as nodes:
+
+        def refuse(size_bytes: int) -> None:
+            raise DiskFull("The disk is full", why=f"{size_bytes} bytes are needed, 0 are free.")
+
+        # What room there was when the put was planned is gone when its bytes come.
+        monkeypatch.setattr(nodes[name].blobs, "_create", refuse)
+        refusal = await fails_with(DiskFull, partial(nodes["ann"].put, "w", W, survive=1))
+        assert (refusal.node, refusal.matrix) == (name, "w")
+        assert refusal.what == "w was not stored"
+        assert refusal.why == f"{name}: The disk is full: {SIZE} bytes are needed, 0 are free."
+        for node in nodes:
+            await node.is_empty()
+
+
+async def test_a_full_disk_is_told_with_the_status_of_its_node(small_disk: Path) -> None:
+    async with open_rig(small_disk, "ann") as nodes:
+        ann = nodes["ann"]
+        assert await warnings_of(ann) == []
+        with filled(small_disk, left_bytes=1 << 20):
+            (warning,) = await warnings_of(ann)
+            assert "disk is full and takes no new copies" in warning
+            assert "1.0 MiB are free, and 2.4 MiB stay free" in warning
+        assert await warnings_of(ann) == []
 
 
 async def test_in_the_reserve_there_is_room_to_remove(small_disk: Path) -> None:

@@ -221,6 +221,26 @@ async def test_a_manifest_cannot_commit_anothers_put_nor_name_what_is_not_here(r
         assert ben.used() == (0, SIZE, 0, SIZE)
 
 
+async def test_what_a_node_lacked_before_hinders_no_new_copy(rig: RigFactory) -> None:
+    """Its disk was lost, and the new one has room for the first partition only."""
+    async with rig("ann", "ben", "cyd") as nodes:
+        _, manifest, _ = await nodes["ann"].put("w", W)
+        ben = next(node for node in nodes if node.peer_id not in {OWNER, *manifest.holders})
+        ben.holding.reserve(reservation(), OWNER)
+        digest = await blob_of(ben)
+        await ben.holding.hold(b"p" * 16, 0, digest, Kind.RESIDENT)
+        given = {ben.peer_id: Kind.RESIDENT}
+        both = replace(manifest, digests=(digest, b"l" * 32), copies=(given, given), seq=2)
+
+        async def apply(put_id: bytes) -> None:
+            async with ben.holding.applying(both, put_id, established=False) as transaction:
+                await ben.database.write(transaction)
+
+        await fails_with(NotPermitted, partial(apply, b"of no put yet..."))
+        await apply(b"p" * 16)
+        assert [holding.partition_index for holding in await ben.held()] == [0]
+
+
 async def test_a_commit_that_fails_on_disk_changes_nothing(rig: RigFactory) -> None:
     async with rig("ann") as nodes:
         ann = nodes["ann"]

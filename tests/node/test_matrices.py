@@ -3,22 +3,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import trio
 from examples import matrix
-from rig import Rig, RigNode, fails_with
-from stand_ins import PeerCall
+from rig import Rig, RigNode, fails_with, open_rig, put_request, until
+from stand_ins import ClientCall, PeerCall
 
 from sedmad.core.membership.claim import Claim
 from sedmad.core.membership.record import SignedRecord
-from sedmad.errors import MatrixNotFound, MatrixTooLarge, StaleManifest
+from sedmad.errors import InsufficientCapacity, MatrixNotFound, MatrixTooLarge, StaleManifest
 from sedmad.node.asking import Result
 from sedmad.node.manifest import Manifest
 from sedmad.node.matrices import STALE_RETRIES, MatrixService, MatrixSummaries
 from sedmad.node.records import sign_record
+from sedmad.node.removing import REPLACED_AFTER_S
+from sedmad.sizes import format_bytes
 from sedmad.wire import messages as wire
 
 RigFactory = Callable[..., Any]
@@ -52,6 +55,7 @@ def service_of(node: RigNode, asking: Any) -> MatrixService:
         getting=node.getting,
         removing=node.removing,
         asking=asking,
+        describing=node.describing,
     )
 
 
@@ -116,6 +120,49 @@ async def test_what_is_asked_for_has_to_be_there_and_fit(rig: RigFactory) -> Non
         await apply(service, version=1)()
         for columns in (0, 65):
             await fails_with(MatrixTooLarge, apply(service, columns=columns))
+
+
+async def test_who_is_refused_for_want_of_room_learns_what_replaced_versions_give_back(
+    tmp_path: Path,
+) -> None:
+    async with open_rig(tmp_path, "ann", pledges={"ann": W.nbytes * 5 // 2}) as nodes:
+        ann = nodes["ann"]
+
+        async def put(name: str, seed: int) -> None:
+            array = matrix(300, 50, seed=seed)
+            call: Any = ClientCall(array.tobytes())
+            await service_of(ann, Asking()).put_matrix(put_request(name, array, replace=True), call)
+
+        await put("w", 1)
+        await put("v", 2)
+        refusal = await fails_with(InsufficientCapacity, partial(put, "w", 3))
+        assert (refusal.retry_after_s, refusal.matrix) == (None, "w")
+        await ann.removing.remove("v")
+        await put("w", 3)
+        refusal = await fails_with(InsufficientCapacity, partial(put, "w", 4))
+        assert REPLACED_AFTER_S <= refusal.retry_after_s <= REPLACED_AFTER_S + 2
+        assert f"replaced versions give back {format_bytes(W.nbytes)} soon" in refusal.why
+        assert f"Try again in {refusal.retry_after_s:.0f} s" in refusal.hint
+
+
+async def test_room_comes_as_long_as_replaced_versions_are_there(
+    rig: RigFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sedmad.node.removing.REPLACED_AFTER_S", 0.2)
+    async with rig("ann", "ben") as nodes:
+        ann = nodes["ann"]
+        assert ann.removing.room_to_come() is None
+        await ann.put("w", W, survive=1)
+        await ann.put("w", matrix(300, 50, seed=1), survive=1, replace=True)
+        coming = ann.removing.room_to_come()
+        assert coming.size_bytes == 2 * W.nbytes
+        assert coming.within_s <= 0.2
+
+        async def is_gone() -> bool:
+            return ann.removing.room_to_come() is None
+
+        await until(is_gone)
+        assert ann.used()[2] == W.nbytes
 
 
 async def test_whatever_a_claim_says_the_list_is_shown(rig: RigFactory) -> None:

@@ -12,9 +12,11 @@ from examples import manifest_of, matrix
 from rig import fails_with
 from stand_ins import PeerCall
 
+from sedmad.core.accuracy import EXACT
 from sedmad.errors import MatrixNotFound, ProtocolViolation, StaleManifest, UsageError
 from sedmad.node.manifest import Manifest
 from sedmad.node.multiplying import MultiplyingService, columns_max
+from sedmad.node.noise import noise_keys
 from sedmad.node.share import ShareAsker
 from sedmad.node.succession import key_to_wire
 from sedmad.wire import messages as wire
@@ -22,6 +24,7 @@ from sedmad.wire import messages as wire
 RigFactory = Callable[..., Any]
 W = matrix(2100, 1024)
 FAR = 1e12
+EXACT_KEYS = noise_keys(EXACT, 1)
 
 
 @asynccontextmanager
@@ -95,7 +98,7 @@ async def test_a_partition_that_lies_elsewhere_is_not_multiplied(rig: RigFactory
     async with holder_of(rig, matrix()) as (service, manifest):
         service._own_peer_id = "somebody else"
         x = np.zeros((1, 50), np.float32)
-        multiply = partial(service.multiply, manifest, (0,), x, transposed=False, deadline=FAR)
+        multiply = partial(service.multiply, manifest, (0,), x, EXACT_KEYS, transposed=False, deadline=FAR)
         await fails_with(MatrixNotFound, multiply)
 
 
@@ -115,7 +118,13 @@ async def test_near_and_far_holders_give_the_same_bits(transposed: bool, rig: Ri
         x = np.random.default_rng(3).standard_normal((3, 2100 if transposed else 1024)).astype(np.float32)
         for node in (ann, ben):
             result = await asker.ask(
-                node.peer_id, manifest, (0, 1), x, transposed=transposed, deadline=trio.current_time() + 20
+                node.peer_id,
+                manifest,
+                (0, 1),
+                x,
+                EXACT_KEYS,
+                transposed=transposed,
+                deadline=trio.current_time() + 20,
             )
             arrays.append([np.asarray(array).tobytes() for array in result.arrays])
             assert result.service_s > 0

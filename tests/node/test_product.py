@@ -14,6 +14,7 @@ from examples import SPREAD_HOLDERS as HOLDERS
 from examples import SPREAD_ROWS as ROWS
 from examples import matrix, spread_manifest
 
+from sedmad.core.accuracy import EXACT
 from sedmad.core.prediction import Work
 from sedmad.errors import (
     DeadlineExceeded,
@@ -24,6 +25,7 @@ from sedmad.errors import (
     StaleManifest,
 )
 from sedmad.node.manifest import Manifest
+from sedmad.node.noise import noise_keys
 from sedmad.node.product import ROUND_PAUSES_S, Product
 from sedmad.node.share import Share, ShareResult
 
@@ -46,6 +48,7 @@ class Holders:
         manifest: Manifest,
         partitions: tuple[int, ...],
         panel: Any,
+        noise: Any,
         *,
         transposed: bool,
         deadline: float,
@@ -124,6 +127,7 @@ class Setup:
         self.product = Product(
             spread_manifest(str(w.dtype), copies),
             self.x,
+            noise_keys(EXACT, len(self.x)),
             transposed=transposed,
             deadline=trio.current_time() + patience_s,
             asker=asker,

@@ -156,3 +156,24 @@ async def test_a_replacement_by_the_same_content_stays(
         await trio.sleep(0.1)
         for node in nodes:
             assert await node.get("w") == W.tobytes()
+
+
+async def test_content_that_could_not_be_stored_twice_still_needs_those_who_were_to_guard_it_first(
+    rig: RigFactory,
+) -> None:
+    """They may have kept the first manifest, and passed the matrix on since."""
+    async with rig("ann", "ben", "cyd") as nodes:
+        ann, others = nodes["ann"], [nodes["ben"].peer_id, nodes["cyd"].peer_id]
+
+        async def be_away(_peer_id: str) -> None:
+            raise NodeUnreachable("it is away")
+
+        ann.sessions.before["StoreManifest"] = be_away
+        await fails_with(NotEnoughPeers, partial(ann.put, "w", W))
+        # From now on ann is alone, as far as it knows, and would be the only guardian.
+        ann.membership.states |= dict.fromkeys(others, "dead")
+        for _ in range(2):
+            await fails_with(NotEnoughPeers, partial(ann.put, "w", W))
+        ann.membership.states.clear()
+        del ann.sessions.before["StoreManifest"]
+        await ann.put("w", W)

@@ -8,32 +8,21 @@ from functools import partial
 from typing import Any
 
 from examples import matrix
-from rig import RigNode, fails_with
+from passing_on import steps_of
+from rig import fails_with
 
 from sedmad.core.mending import NewCopy
 from sedmad.core.partitioning import Partitioning
 from sedmad.core.repair import RepairPlan
 from sedmad.errors import NodeUnreachable, NotEnoughPeers
 from sedmad.node.manifest import Manifest, sign_manifest
-from sedmad.node.repair_step import RepairStep, RepairSteps, successor
+from sedmad.node.repair_step import RepairStep, successor
 from sedmad.node.succession import Vote, sign_vote, succession
 from sedmad.store.holdings import Kind
 
 RigFactory = Callable[..., Any]
 W = matrix(300, 50)
 ONE_PARTITION = Partitioning(300, 50, 4)
-
-
-def steps_of(node: RigNode) -> RepairSteps:
-    return RepairSteps(
-        own_peer_id=node.peer_id,
-        sessions=node.sessions,  # type: ignore[arg-type]
-        membership=node.membership,  # type: ignore[arg-type]
-        manifests=node.manifests,
-        holding=node.holding,
-        releasing=node.releasing,
-        establishing=node.establishing,
-    )
 
 
 def step_to(peer_id: str, manifest: Manifest) -> RepairStep:

@@ -38,6 +38,10 @@ def test_swarm(first: int) -> None:
         737,  # an end was missed, and all that came after it refused
         785,  # room was set aside for a node that was held for dead, and never heard of again
         1097,  # guardians that had not heard of a name passed its matrix on, and freed it
+        2667,  # what one winner had left in doubt refused for ever what the next one established
+        2774,  # a majority knew a name, and who passed the matrix on was the one that did not
+        3391,  # an end stayed in doubt as a name came up meanwhile
+        4314,  # content that could not be stored twice forgot, the third time, who guarded it first
     ],
 )
 def test_a_seed_that_found_a_fault(seed: int) -> None:

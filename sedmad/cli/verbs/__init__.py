@@ -25,8 +25,11 @@ GROUPS: dict[str, dict[str, str]] = {
         "status": "this node, its mesh and its matrices",
         "peers": "the other nodes",
         "ls": "the matrices of the mesh",
+        "profiles": "the devices that simulated crossbars can have",
         "inspect": "where a matrix lies, partition by partition",
         "verify": "whether all bytes are what and where they should be",
+        "netcheck": "how this machine is reached from outside, and what would help",
+        "doctor": "whether this node is well, and how to heal it",
     },
     "trying": {
         "demo": "see it work: four nodes on this machine, one of which dies",

@@ -11,7 +11,7 @@ import os
 
 from sedmad.cli import json_contract
 from sedmad.cli.listings import survival
-from sedmad.cli.options import node_count
+from sedmad.cli.options import node_count, target_error
 from sedmad.cli.progress import progress_bar
 from sedmad.cli.terminal import output, printable
 from sedmad.client import connect
@@ -33,6 +33,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--scale", metavar="S.npy", help="for int8: a factor for each row, with which products are multiplied"
     )
     parser.add_argument(
+        "--target-error",
+        metavar="E",
+        type=target_error,
+        default=0.0,
+        help="relative error that products may have on average, as 0.01: nodes with simulated crossbars compute on "
+        "them (default: 0, exact everywhere)",
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="NAME",
+        default="",
+        help="with a target: compute on devices of this profile alone (sedmad profiles lists them)",
+    )
+    parser.add_argument(
         "--replace", action="store_true", help="make it a new version where the name is taken"
     )
     parser.add_argument("--allow-nonfinite", action="store_true", help="take NaN and infinities as they are")
@@ -51,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
             sent = progress.received_bytes >= progress.size_bytes
             advance(
                 min(progress.received_bytes, int(progress.size_bytes * share)),
-                "making safe" if sent else "sending",
+                progress.phase or ("making safe" if sent else "sending"),
             )
 
         response = mesh.upload(
@@ -61,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
             replace=arguments.replace,
             allow_nonfinite=arguments.allow_nonfinite,
             scale=arguments.scale,
+            target_error=arguments.target_error,
+            profile=arguments.profile,
             progress=show,
         )
     matrix = response.matrix

@@ -1,7 +1,8 @@
 """Run this node's daemon in the foreground until SIGTERM, Ctrl-C or `sedmad stop`.
 
 Options here go before the environment (SEDMAD_LISTEN, SEDMAD_ANNOUNCE, SEDMAD_MEMORY, SEDMAD_DISK, SEDMAD_PROFILE,
-SEDMAD_ARRAYS, SEDMAD_LABELS, SEDMAD_LOG_LEVEL), and that before config.toml in the home, which has the same names in lower case: memory = "2GiB".
+SEDMAD_ARRAYS, SEDMAD_LABELS, SEDMAD_LOG_LEVEL), and that before config.toml in the home, which has the same names in
+lower case: memory = "2GiB".
 """
 
 from __future__ import annotations

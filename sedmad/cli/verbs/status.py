@@ -49,6 +49,7 @@ def _print(terminal: Terminal, status: GetStatusResponse) -> None:
             ("reached at", printable(", ".join(status.addresses)) or "no address yet"),
             ("memory", _share(status.memory_used_bytes, status.memory_pledged_bytes)),
             ("disk", _share(status.disk_used_bytes, status.disk_pledged_bytes)),
+            *([("crossbars", _crossbars(status))] if status.cells_pledged else []),
             ("copies", _copies(status)),
             ("process", _process(status)),
         ],
@@ -89,6 +90,14 @@ def _copies(status: GetStatusResponse) -> str:
     resident = format_bytes(status.disk_used_bytes - status.standby_bytes)
     text = f"{resident} resident, {format_bytes(status.standby_bytes)} standby"
     return f"{text}; this node owns {format_bytes(status.owned_bytes)}"
+
+
+def _crossbars(status: GetStatusResponse) -> str:
+    share = status.cells_used / status.cells_pledged
+    return (
+        f"{printable(status.device_profile)}: {status.cells_used:,} of {status.cells_pledged:,} cells taken "
+        f"({share:.0%})"
+    )
 
 
 def _process(status: GetStatusResponse) -> str:

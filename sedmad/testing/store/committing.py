@@ -97,7 +97,7 @@ class Committing:
 
     async def _take_back(self, before: Kept | None, failed: Kept) -> None:
         if before is None:
-            await self._node.removing.retire(failed.manifest)
+            await self._node.removing.retire(failed)
         elif failed is not before:
             manifest = replace(before.manifest, seq=failed.manifest.seq + 1, line=failed.manifest.line)
             await self._node.establishing.establish(manifest, back_to=before)
@@ -132,8 +132,9 @@ class Committing:
         if kept is not None:
             manifest = replace(with_guardians_before(manifest, kept), line=kept.manifest.line)
         elif last is not None:
-            # Its end may not be all that its guardians know of it.
-            before_them = last.guardians if set(last.guardians) != set(manifest.guardians) else ()
+            # Its end may not be all that they know of it who guarded it when it last was agreed on.
+            asked = last.guardians_before or last.guardians
+            before_them = asked if set(asked) != set(manifest.guardians) else ()
             manifest = replace(manifest, line=last.line, guardians_before=before_them)
         return await self._node.manifests.keep(manifest.written(), put_id=put.put_id, established=False)
 

@@ -187,7 +187,8 @@ class Holdings:
             before = self.copies.get(manifest.key, {})
             named = self._named(manifest, before, put.with_room(before) if put else {})
             given = {} if manifest.removed else manifest.held_by(self._node.peer_id)
-            if put_id and len(named) < len(given):
+            lacking = given.keys() - named.keys()
+            if put_id and (lacking if put is None else lacking & put.holdings.keys()):
                 raise NotPermitted("this node does not hold all that a put gives it")
             after = self.until_established(before, named, established)
 

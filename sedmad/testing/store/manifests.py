@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sedmad.core.membership import Claim, SignedRecord, short_id
+from sedmad.core.membership import Claim, Directory, SignedRecord, short_id
 from sedmad.core.ownership import is_majority
 from sedmad.errors import MatrixNotFound, NotEnoughPeers, NotPermitted, SedmadError, StaleManifest
 from sedmad.testing.store.disk import Kept, Key, Manifest
@@ -61,13 +61,15 @@ class Manifests:
 
     async def store_manifest(
         self, sender: str, manifest: Manifest, put_id: str, claim: SignedRecord | None, established: bool
-    ) -> None:
+    ) -> list[SignedRecord]:
+        """Keep a manifest that its owner tells; answer with the names that the matrix has, as far as known here."""
         if manifest.owner != sender:
             raise NotPermitted("only its owner tells a manifest")
         also = None if claim is None else lambda: self._node.keeping.keep(claim)
         await self.keep(manifest, put_id=put_id, also=also, established=established)
         if claim is not None:
             self._node.keeping.hear(sender, claim)
+        return [] if established else names_of(self._node.directory, manifest.key)
 
     async def get_manifest(self, _peer_id: str, key: Key) -> Kept:
         if kept := self._kept.get(key):
@@ -79,6 +81,8 @@ class Manifests:
     def _require_descent(self, manifest: Manifest, established: bool) -> None:
         kept = self._kept.get(manifest.key)
         if kept is None or kept.manifest.removed or kept.manifest.owner == manifest.owner:
+            return
+        if established and not kept.established:
             return
         links = kept.manifest.successions
         anew = established and manifest.begun_in > kept.manifest.epoch
@@ -131,12 +135,19 @@ class Establishing:
         return kept.manifest
 
     async def make_safe(self, kept: Kept, *, put_id: str = "", needed: frozenset[str] = frozenset()) -> None:
-        keeping = self._others(kept.manifest)
+        keeping, known = self._others(kept.manifest), names_of(self._node.directory, kept.manifest.key)
         for claim in self._names_to_tell(kept.manifest) or [None]:
             keeping = await self.tell(kept, keeping, put_id=put_id, committing=needed, claim=claim)
         keeping.add(self._node.peer_id)
         if not self.is_safe(kept.manifest, keeping, needed):
             raise NotEnoughPeers(f"only {' '.join(sorted(keeping))} keep {kept.manifest}")
+        names = names_of(self._node.directory, kept.manifest.key)
+        if names and kept.manifest.removed:
+            raise StaleManifest(f"{kept.manifest} has a name")
+        if names != known:
+            await self._node.write(
+                lambda: self._node.disk.records.update({name.locator: name for name in names})
+            )
 
     @staticmethod
     def is_safe(manifest: Manifest, keeping: Collection[str], needed: frozenset[str]) -> bool:
@@ -173,28 +184,34 @@ class Establishing:
             put = put_id if peer in committing else ""
             arguments: tuple[Any, ...] = (kept.manifest, put, claim, established)
             try:
-                await self._node.calls.call(peer, "store_manifest", *arguments, timeout_s=TELL_TIMEOUT_S)
+                names = await self._node.calls.call(
+                    peer, "store_manifest", *arguments, timeout_s=TELL_TIMEOUT_S
+                )
             except SedmadError as error:
                 if isinstance(error, StaleManifest):
                     self._node.owning.on_refused(kept.manifest.key)
+                    self._node.reconciling.want(peer, kept.manifest.key)
             else:
                 keeping.add(peer)
+                for name in names:
+                    self._node.keeping.hear(peer, name)
 
         alive = [peer for peer in sorted(peers) if self._node.state_of(peer) != "dead"]
         await self._node.tasks.gather(map(tell_one, alive))
         return keeping
 
     def _names_to_tell(self, manifest: Manifest) -> list[SignedRecord | None]:
-        if not manifest.guardians_before:
-            return []
-        key, directory = manifest.key, self._node.directory
-        return [
-            directory.find(claim.name, key.first_owner)
-            for claim in directory.naming(key.digest, key.first_owner)[:NAMES_TOLD_MAX]
-        ]
+        return [*names_of(self._node.directory, manifest.key)] if manifest.guardians_before else []
 
     def _others(self, manifest: Manifest) -> set[str]:
         return set(manifest.concerned) - {self._node.peer_id}
+
+
+def names_of(directory: Directory, key: Key) -> list[SignedRecord]:
+    """Return the signed claims by which a matrix is reachable, not all where there are many."""
+    claims = directory.naming(key.digest, key.first_owner)[:NAMES_TOLD_MAX]
+    records = [directory.find(claim.name, key.first_owner) for claim in claims]
+    return [record for record in records if record is not None]
 
 
 def with_guardians_before(manifest: Manifest, before: Kept) -> Manifest:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from sedmad.core.membership import Claim, SignedRecord
 from sedmad.errors import NotEnoughPeers, SedmadError
-from sedmad.testing.store.disk import Key, Manifest
+from sedmad.testing.store.disk import Kept, Key
 from sedmad.testing.store.keeping import signed
+from sedmad.testing.store.manifests import with_guardians_before
 
 if TYPE_CHECKING:
     from sedmad.testing.store.node import StoreNode
@@ -78,16 +79,23 @@ class Removing:
             if kept is None or kept.manifest.owner != self._node.peer_id or self._is_named(key):
                 return
             record = self._node.directory.find(name, key.first_owner) if name else None
-            await self._end(kept.manifest, record, promised=kept.established or kept.manifest.removed)
+            await self._end(kept, record, promised=self._may_be_promised(kept))
+
+    @staticmethod
+    def _may_be_promised(kept: Kept) -> bool:
+        """Whether somebody may rely on a matrix: a change of ours that failed is one that was not there before."""
+        manifest = kept.manifest
+        return kept.established or manifest.removed or bool(manifest.successions)
 
     def _is_named(self, key: Key) -> bool:
         return bool(self._node.directory.naming(key.digest, key.first_owner))
 
-    async def retire(self, manifest: Manifest) -> None:
+    async def retire(self, failed: Kept) -> None:
         """End a matrix of ours that never was acknowledged; nobody else can know it."""
-        await self._end(manifest, None, promised=False)
+        await self._end(failed, None, promised=False)
 
-    async def _end(self, manifest: Manifest, record: SignedRecord | None, *, promised: bool) -> None:
+    async def _end(self, before: Kept, record: SignedRecord | None, *, promised: bool) -> None:
+        manifest = with_guardians_before(before.manifest, before)
         last = replace(manifest, seq=manifest.seq + 1, removed=True, retired=not promised).written()
         ours = (
             record is not None

@@ -142,10 +142,13 @@ class RepairSteps:
             self._node.watch.note(f"{self._node.peer_id} leaves {again} in doubt: {error}")
 
     async def settle(self, manifest: Manifest) -> None:
-        """Have a manifest established that a failure or a crash left in doubt."""
+        """Have a manifest established that a failure or a crash left in doubt; an end is taken back for a name."""
         async with self._node.manifests.writing[manifest.key]:
             kept = self._node.manifests.get(manifest.key)
             if kept is None or kept.established or kept.manifest.order != manifest.order:
+                return
+            key = manifest.key
+            if not self._node.directory.naming(key.digest, key.first_owner):
                 return
             living = {peer for peer in manifest.holders if self._node.state_of(peer) == "alive"}
             if any(living.isdisjoint(copies) for copies in manifest.copies):
@@ -153,5 +156,5 @@ class RepairSteps:
             needed = frozenset() if manifest.copies_established else frozenset(living - {self._node.peer_id})
             nothing = self._node.undertakings.new_id() if needed else ""
             await self._node.establishing.establish(
-                replace(manifest, seq=manifest.seq + 1), put_id=nothing, needed=needed
+                replace(manifest, seq=manifest.seq + 1, removed=False), put_id=nothing, needed=needed
             )

@@ -85,7 +85,7 @@ class Repairing:
 
     def _is_to_be_whole(self, manifest: Manifest) -> bool:
         named = self._node.directory.naming(manifest.key.digest, manifest.key.first_owner)
-        return manifest.owner == self._node.peer_id and not manifest.removed and bool(named)
+        return manifest.owner == self._node.peer_id and bool(named)
 
     async def _work(self, key: Key) -> None:
         async with self._places:

@@ -156,7 +156,11 @@ class Truth:
             if version.wanted and version.survive:
                 if self._copies(version) <= version.survive:
                     return False
-                version.losses = 0
+                # Copies that the manifest no longer names go as soon as their holders hear of it.
+                if self._copies(version, named=True) > version.survive:
+                    version.losses = 0
+                elif version.losses >= version.survive:
+                    return False
         return True
 
     def lose(self, peer_id: str, *, forever: bool) -> None:
@@ -201,16 +205,27 @@ class Truth:
             manifest = self._manifests.get((key, established.manifest))
             if manifest is None or manifest.removed or (key in self._retired and not self._is_wanted(key)):
                 continue
-            if peer_id in manifest.copies[index]:
+            # A step of its owner's gives it the copy again: the one that was made for that lies on this disk.
+            pending = any(
+                holding.digest == manifest.digests[index]
+                and str(holding.group).startswith(f"put {manifest.owner}.")
+                for holding in disk.holdings.values()
+            )
+            if peer_id in manifest.copies[index] and not pending:
                 raise self._broken(f"S2: {peer_id} frees {key}/{index}, which {manifest} gives it")
 
     def _is_wanted(self, key: Key) -> bool:
         return any(version.wanted and version.key == key for version in self.versions)
 
-    def _copies(self, version: Version) -> int:
-        """Return how many intact copies there are of the partition that has fewest."""
+    def _copies(self, version: Version, *, named: bool = False) -> int:
+        """Return how many intact copies there are of the partition that has fewest; of those that stay, if `named`."""
+        newest = self._manifests.get((version.key, self.ledgers[version.key].established.manifest))
         return min(
-            sum(disk.has_copy(version.key, index, digest) for disk in self._disks.values())
+            sum(
+                disk.has_copy(version.key, index, digest)
+                for peer_id, disk in self._disks.items()
+                if not named or newest is None or peer_id in newest.copies[index]
+            )
             for index, digest in enumerate(version.digests)
         )
 

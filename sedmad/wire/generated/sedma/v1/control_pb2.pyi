@@ -740,6 +740,7 @@ class PutMatrixResponse(_message.Message):
     MATRIX_FIELD_NUMBER: _builtins.int
     ALREADY_STORED_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
+    PLANNING_FIELD_NUMBER: _builtins.int
     received_bytes: _builtins.int
     """Streamed bytes received by the owner."""
     safe_bytes: _builtins.int
@@ -749,6 +750,8 @@ class PutMatrixResponse(_message.Message):
     """The same content was there under this name already."""
     phase: _builtins.str
     """What takes long just now, for people; empty while bytes move."""
+    planning: _builtins.bool
+    """What nodes' devices can do is still being found out: there is no answer yet whether there is room."""
     @_builtins.property
     def matrix(self) -> Global___MatrixSummary:
         """Set in the last one."""
@@ -762,10 +765,11 @@ class PutMatrixResponse(_message.Message):
         matrix: Global___MatrixSummary | None = ...,
         already_stored: _builtins.bool = ...,
         phase: _builtins.str = ...,
+        planning: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["matrix", b"matrix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_stored", b"already_stored", "matrix", b"matrix", "phase", b"phase", "received_bytes", b"received_bytes", "safe_bytes", b"safe_bytes", "total_copy_bytes", b"total_copy_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_stored", b"already_stored", "matrix", b"matrix", "phase", b"phase", "planning", b"planning", "received_bytes", b"received_bytes", "safe_bytes", b"safe_bytes", "total_copy_bytes", b"total_copy_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from sedmad.wire.generated.sedma.v1 import membership_pb2 as sedma_dot_v1_dot_membership__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sedma/v1/manifest.proto\x12\x08sedma.v1\x1a\x19sedma/v1/membership.proto\"\xae\x01\n\x0eSignedManifest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x18\n\x10owner_public_key\x18\x03 \x01(\x0c\x12)\n\x0bsuccessions\x18\x04 \x03(\x0b\x32\x14.sedma.v1.Succession\x12\x32\n\x0cguardianship\x18\x05 \x01(\x0b\x32\x1c.sedma.v1.SignedGuardianship\"e\n\nSuccession\x12,\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x1c.sedma.v1.SignedGuardianship\x12)\n\x08promises\x18\x02 \x03(\x0b\x32\x17.sedma.v1.SignedPromise\"\x88\x01\n\x0cGuardianship\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x11\n\tguardians\x18\x05 \x03(\t\x12\x18\n\x10guardians_before\x18\x06 \x03(\t\"=\n\x12SignedGuardianship\x12\x14\n\x0cguardianship\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"_\n\x07Promise\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tcandidate\x18\x03 \x01(\t\x12\x10\n\x08guardian\x18\x04 \x01(\t\"3\n\rSignedPromise\x12\x0f\n\x07promise\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xc9\x03\n\x08Manifest\x12\x15\n\rmatrix_digest\x18\x01 \x01(\x0c\x12\x13\n\x0b\x66irst_owner\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x11\n\tguardians\x18\x04 \x03(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x0b\n\x03seq\x18\x06 \x01(\x04\x12\x17\n\x0fprevious_digest\x18\x07 \x01(\x0c\x12%\n\tdata_type\x18\x08 \x01(\x0e\x32\x12.sedma.v1.DataType\x12\x0c\n\x04rows\x18\t \x01(\x04\x12\x0f\n\x07\x63olumns\x18\n \x01(\x04\x12\x16\n\x0epartition_rows\x18\x0b \x01(\x04\x12\x0f\n\x07survive\x18\x0c \x01(\r\x12\'\n\npartitions\x18\r \x03(\x0b\x32\x13.sedma.v1.Partition\x12\x14\n\x0cwritten_at_s\x18\x0e \x01(\x01\x12\x0f\n\x07removed\x18\x0f \x01(\x08\x12\x0f\n\x07holders\x18\x10 \x03(\t\x12\x18\n\x10guardians_before\x18\x11 \x03(\t\x12\x1a\n\x12\x63opies_established\x18\x12 \x01(\x08\x12\r\n\x05scale\x18\x13 \x01(\x0c\x12\x14\n\x0ctarget_error\x18\x14 \x01(\x01\x12\x0f\n\x07profile\x18\x15 \x01(\t\";\n\tPartition\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x1e\n\x06\x63opies\x18\x02 \x03(\x0b\x32\x0e.sedma.v1.Copy\"8\n\x04\x43opy\x12\x0e\n\x06holder\x18\x01 \x01(\r\x12 \n\x04kind\x18\x02 \x01(\x0e\x32\x12.sedma.v1.CopyKind\"7\n\tMatrixKey\x12\x15\n\rmatrix_digest\x18\x01 \x01(\x0c\x12\x13\n\x0b\x66irst_owner\x18\x02 \x01(\t\"\x8e\x01\n\x14StoreManifestRequest\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.sedma.v1.SignedManifest\x12\x0e\n\x06put_id\x18\x02 \x01(\x0c\x12%\n\x05\x63laim\x18\x03 \x01(\x0b\x32\x16.sedma.v1.SignedRecord\x12\x13\n\x0b\x65stablished\x18\x04 \x01(\x08\"\x17\n\x15StoreManifestResponse\"A\n\x17\x43ompareManifestsRequest\x12&\n\x05known\x18\x01 \x03(\x0b\x32\x17.sedma.v1.ManifestOrder\"b\n\rManifestOrder\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x13\n\x0b\x65stablished\x18\x04 \x01(\x08\"C\n\x18\x43ompareManifestsResponse\x12\'\n\x05newer\x18\x01 \x03(\x0b\x32\x18.sedma.v1.SignedManifest\"E\n\x12PromiseVoteRequest\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\xb7\x01\n\x13PromiseVoteResponse\x12(\n\x07promise\x18\x01 \x01(\x0b\x32\x17.sedma.v1.SignedPromise\x12*\n\x08manifest\x18\x02 \x01(\x0b\x32\x18.sedma.v1.SignedManifest\x12&\n\x07refusal\x18\x03 \x01(\x0e\x32\x15.sedma.v1.VoteRefusal\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x13\n\x0b\x65stablished\x18\x05 \x01(\x08\"6\n\x12GetManifestRequest\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\"V\n\x13GetManifestResponse\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.sedma.v1.SignedManifest\x12\x13\n\x0b\x65stablished\x18\x02 \x01(\x08\"!\n\x11RemoveNameRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x12RemoveNameResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\x12\x13\n\x0bunreachable\x18\x02 \x03(\t*T\n\x08\x43opyKind\x12\x19\n\x15\x43OPY_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OPY_KIND_RESIDENT\x10\x01\x12\x15\n\x11\x43OPY_KIND_STANDBY\x10\x02*\x83\x01\n\x0bVoteRefusal\x12\x1c\n\x18VOTE_REFUSAL_UNSPECIFIED\x10\x00\x12\x1c\n\x18VOTE_REFUSAL_OWNER_ALIVE\x10\x01\x12\x19\n\x15VOTE_REFUSAL_PROMISED\x10\x02\x12\x1d\n\x19VOTE_REFUSAL_NOT_GUARDIAN\x10\x03\x32\xaf\x01\n\x0fManifestService\x12P\n\rStoreManifest\x12\x1e.sedma.v1.StoreManifestRequest\x1a\x1f.sedma.v1.StoreManifestResponse\x12J\n\x0bGetManifest\x12\x1c.sedma.v1.GetManifestRequest\x1a\x1d.sedma.v1.GetManifestResponse2o\n\x12ReconcilingService\x12Y\n\x10\x43ompareManifests\x12!.sedma.v1.CompareManifestsRequest\x1a\".sedma.v1.CompareManifestsResponse2^\n\x10OwnershipService\x12J\n\x0bPromiseVote\x12\x1c.sedma.v1.PromiseVoteRequest\x1a\x1d.sedma.v1.PromiseVoteResponse2W\n\x0cOwnerService\x12G\n\nRemoveName\x12\x1b.sedma.v1.RemoveNameRequest\x1a\x1c.sedma.v1.RemoveNameResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sedma/v1/manifest.proto\x12\x08sedma.v1\x1a\x19sedma/v1/membership.proto\"\xae\x01\n\x0eSignedManifest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x18\n\x10owner_public_key\x18\x03 \x01(\x0c\x12)\n\x0bsuccessions\x18\x04 \x03(\x0b\x32\x14.sedma.v1.Succession\x12\x32\n\x0cguardianship\x18\x05 \x01(\x0b\x32\x1c.sedma.v1.SignedGuardianship\"e\n\nSuccession\x12,\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x1c.sedma.v1.SignedGuardianship\x12)\n\x08promises\x18\x02 \x03(\x0b\x32\x17.sedma.v1.SignedPromise\"\x88\x01\n\x0cGuardianship\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x11\n\tguardians\x18\x05 \x03(\t\x12\x18\n\x10guardians_before\x18\x06 \x03(\t\"=\n\x12SignedGuardianship\x12\x14\n\x0cguardianship\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"_\n\x07Promise\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tcandidate\x18\x03 \x01(\t\x12\x10\n\x08guardian\x18\x04 \x01(\t\"3\n\rSignedPromise\x12\x0f\n\x07promise\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xc9\x03\n\x08Manifest\x12\x15\n\rmatrix_digest\x18\x01 \x01(\x0c\x12\x13\n\x0b\x66irst_owner\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x11\n\tguardians\x18\x04 \x03(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x0b\n\x03seq\x18\x06 \x01(\x04\x12\x17\n\x0fprevious_digest\x18\x07 \x01(\x0c\x12%\n\tdata_type\x18\x08 \x01(\x0e\x32\x12.sedma.v1.DataType\x12\x0c\n\x04rows\x18\t \x01(\x04\x12\x0f\n\x07\x63olumns\x18\n \x01(\x04\x12\x16\n\x0epartition_rows\x18\x0b \x01(\x04\x12\x0f\n\x07survive\x18\x0c \x01(\r\x12\'\n\npartitions\x18\r \x03(\x0b\x32\x13.sedma.v1.Partition\x12\x14\n\x0cwritten_at_s\x18\x0e \x01(\x01\x12\x0f\n\x07removed\x18\x0f \x01(\x08\x12\x0f\n\x07holders\x18\x10 \x03(\t\x12\x18\n\x10guardians_before\x18\x11 \x03(\t\x12\x1a\n\x12\x63opies_established\x18\x12 \x01(\x08\x12\r\n\x05scale\x18\x13 \x01(\x0c\x12\x14\n\x0ctarget_error\x18\x14 \x01(\x01\x12\x0f\n\x07profile\x18\x15 \x01(\t\";\n\tPartition\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x1e\n\x06\x63opies\x18\x02 \x03(\x0b\x32\x0e.sedma.v1.Copy\"8\n\x04\x43opy\x12\x0e\n\x06holder\x18\x01 \x01(\r\x12 \n\x04kind\x18\x02 \x01(\x0e\x32\x12.sedma.v1.CopyKind\"7\n\tMatrixKey\x12\x15\n\rmatrix_digest\x18\x01 \x01(\x0c\x12\x13\n\x0b\x66irst_owner\x18\x02 \x01(\t\"\x8e\x01\n\x14StoreManifestRequest\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.sedma.v1.SignedManifest\x12\x0e\n\x06put_id\x18\x02 \x01(\x0c\x12%\n\x05\x63laim\x18\x03 \x01(\x0b\x32\x16.sedma.v1.SignedRecord\x12\x13\n\x0b\x65stablished\x18\x04 \x01(\x08\">\n\x15StoreManifestResponse\x12%\n\x05names\x18\x01 \x03(\x0b\x32\x16.sedma.v1.SignedRecord\"A\n\x17\x43ompareManifestsRequest\x12&\n\x05known\x18\x01 \x03(\x0b\x32\x17.sedma.v1.ManifestOrder\"b\n\rManifestOrder\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x13\n\x0b\x65stablished\x18\x04 \x01(\x08\"C\n\x18\x43ompareManifestsResponse\x12\'\n\x05newer\x18\x01 \x03(\x0b\x32\x18.sedma.v1.SignedManifest\"E\n\x12PromiseVoteRequest\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\xb7\x01\n\x13PromiseVoteResponse\x12(\n\x07promise\x18\x01 \x01(\x0b\x32\x17.sedma.v1.SignedPromise\x12*\n\x08manifest\x18\x02 \x01(\x0b\x32\x18.sedma.v1.SignedManifest\x12&\n\x07refusal\x18\x03 \x01(\x0e\x32\x15.sedma.v1.VoteRefusal\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x13\n\x0b\x65stablished\x18\x05 \x01(\x08\"6\n\x12GetManifestRequest\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.sedma.v1.MatrixKey\"V\n\x13GetManifestResponse\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.sedma.v1.SignedManifest\x12\x13\n\x0b\x65stablished\x18\x02 \x01(\x08\"!\n\x11RemoveNameRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x12RemoveNameResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\x12\x13\n\x0bunreachable\x18\x02 \x03(\t*T\n\x08\x43opyKind\x12\x19\n\x15\x43OPY_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OPY_KIND_RESIDENT\x10\x01\x12\x15\n\x11\x43OPY_KIND_STANDBY\x10\x02*\x83\x01\n\x0bVoteRefusal\x12\x1c\n\x18VOTE_REFUSAL_UNSPECIFIED\x10\x00\x12\x1c\n\x18VOTE_REFUSAL_OWNER_ALIVE\x10\x01\x12\x19\n\x15VOTE_REFUSAL_PROMISED\x10\x02\x12\x1d\n\x19VOTE_REFUSAL_NOT_GUARDIAN\x10\x03\x32\xaf\x01\n\x0fManifestService\x12P\n\rStoreManifest\x12\x1e.sedma.v1.StoreManifestRequest\x1a\x1f.sedma.v1.StoreManifestResponse\x12J\n\x0bGetManifest\x12\x1c.sedma.v1.GetManifestRequest\x1a\x1d.sedma.v1.GetManifestResponse2o\n\x12ReconcilingService\x12Y\n\x10\x43ompareManifests\x12!.sedma.v1.CompareManifestsRequest\x1a\".sedma.v1.CompareManifestsResponse2^\n\x10OwnershipService\x12J\n\x0bPromiseVote\x12\x1c.sedma.v1.PromiseVoteRequest\x1a\x1d.sedma.v1.PromiseVoteResponse2W\n\x0cOwnerService\x12G\n\nRemoveName\x12\x1b.sedma.v1.RemoveNameRequest\x1a\x1c.sedma.v1.RemoveNameResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sedma.v1.manifest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COPYKIND']._serialized_start=2238
-  _globals['_COPYKIND']._serialized_end=2322
-  _globals['_VOTEREFUSAL']._serialized_start=2325
-  _globals['_VOTEREFUSAL']._serialized_end=2456
+  _globals['_COPYKIND']._serialized_start=2277
+  _globals['_COPYKIND']._serialized_end=2361
+  _globals['_VOTEREFUSAL']._serialized_start=2364
+  _globals['_VOTEREFUSAL']._serialized_end=2495
   _globals['_SIGNEDMANIFEST']._serialized_start=65
   _globals['_SIGNEDMANIFEST']._serialized_end=239
   _globals['_SUCCESSION']._serialized_start=241
@@ -59,31 +59,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOREMANIFESTREQUEST']._serialized_start=1333
   _globals['_STOREMANIFESTREQUEST']._serialized_end=1475
   _globals['_STOREMANIFESTRESPONSE']._serialized_start=1477
-  _globals['_STOREMANIFESTRESPONSE']._serialized_end=1500
-  _globals['_COMPAREMANIFESTSREQUEST']._serialized_start=1502
-  _globals['_COMPAREMANIFESTSREQUEST']._serialized_end=1567
-  _globals['_MANIFESTORDER']._serialized_start=1569
-  _globals['_MANIFESTORDER']._serialized_end=1667
-  _globals['_COMPAREMANIFESTSRESPONSE']._serialized_start=1669
-  _globals['_COMPAREMANIFESTSRESPONSE']._serialized_end=1736
-  _globals['_PROMISEVOTEREQUEST']._serialized_start=1738
-  _globals['_PROMISEVOTEREQUEST']._serialized_end=1807
-  _globals['_PROMISEVOTERESPONSE']._serialized_start=1810
-  _globals['_PROMISEVOTERESPONSE']._serialized_end=1993
-  _globals['_GETMANIFESTREQUEST']._serialized_start=1995
-  _globals['_GETMANIFESTREQUEST']._serialized_end=2049
-  _globals['_GETMANIFESTRESPONSE']._serialized_start=2051
-  _globals['_GETMANIFESTRESPONSE']._serialized_end=2137
-  _globals['_REMOVENAMEREQUEST']._serialized_start=2139
-  _globals['_REMOVENAMEREQUEST']._serialized_end=2172
-  _globals['_REMOVENAMERESPONSE']._serialized_start=2174
-  _globals['_REMOVENAMERESPONSE']._serialized_end=2236
-  _globals['_MANIFESTSERVICE']._serialized_start=2459
-  _globals['_MANIFESTSERVICE']._serialized_end=2634
-  _globals['_RECONCILINGSERVICE']._serialized_start=2636
-  _globals['_RECONCILINGSERVICE']._serialized_end=2747
-  _globals['_OWNERSHIPSERVICE']._serialized_start=2749
-  _globals['_OWNERSHIPSERVICE']._serialized_end=2843
-  _globals['_OWNERSERVICE']._serialized_start=2845
-  _globals['_OWNERSERVICE']._serialized_end=2932
+  _globals['_STOREMANIFESTRESPONSE']._serialized_end=1539
+  _globals['_COMPAREMANIFESTSREQUEST']._serialized_start=1541
+  _globals['_COMPAREMANIFESTSREQUEST']._serialized_end=1606
+  _globals['_MANIFESTORDER']._serialized_start=1608
+  _globals['_MANIFESTORDER']._serialized_end=1706
+  _globals['_COMPAREMANIFESTSRESPONSE']._serialized_start=1708
+  _globals['_COMPAREMANIFESTSRESPONSE']._serialized_end=1775
+  _globals['_PROMISEVOTEREQUEST']._serialized_start=1777
+  _globals['_PROMISEVOTEREQUEST']._serialized_end=1846
+  _globals['_PROMISEVOTERESPONSE']._serialized_start=1849
+  _globals['_PROMISEVOTERESPONSE']._serialized_end=2032
+  _globals['_GETMANIFESTREQUEST']._serialized_start=2034
+  _globals['_GETMANIFESTREQUEST']._serialized_end=2088
+  _globals['_GETMANIFESTRESPONSE']._serialized_start=2090
+  _globals['_GETMANIFESTRESPONSE']._serialized_end=2176
+  _globals['_REMOVENAMEREQUEST']._serialized_start=2178
+  _globals['_REMOVENAMEREQUEST']._serialized_end=2211
+  _globals['_REMOVENAMERESPONSE']._serialized_start=2213
+  _globals['_REMOVENAMERESPONSE']._serialized_end=2275
+  _globals['_MANIFESTSERVICE']._serialized_start=2498
+  _globals['_MANIFESTSERVICE']._serialized_end=2673
+  _globals['_RECONCILINGSERVICE']._serialized_start=2675
+  _globals['_RECONCILINGSERVICE']._serialized_end=2786
+  _globals['_OWNERSHIPSERVICE']._serialized_start=2788
+  _globals['_OWNERSHIPSERVICE']._serialized_end=2882
+  _globals['_OWNERSERVICE']._serialized_start=2884
+  _globals['_OWNERSERVICE']._serialized_end=2971
 # @@protoc_insertion_point(module_scope)

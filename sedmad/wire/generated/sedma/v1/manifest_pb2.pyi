@@ -456,12 +456,22 @@ Global___StoreManifestRequest: _TypeAlias = StoreManifestRequest  # noqa: Y015
 class StoreManifestResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedCompositeFieldContainer[_membership_pb2.SignedRecord]:
+        """Claims by which the matrix is reachable, as far as the peer knows, and at most 8; none where the manifest was
+        established already. Most guardians knew a name before it was promised, so whoever has most of them keep a manifest
+        hears of it, and frees nothing that somebody relies on.
+        """
+
     def __init__(
         self,
+        *,
+        names: _abc.Iterable[_membership_pb2.SignedRecord] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
