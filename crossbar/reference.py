@@ -200,8 +200,10 @@ class ReferenceCrossbar:
             read = conductance + sd * rng.standard_normal(conductance.shape)
         wires = (self.profile.word_line_ohm, self.profile.bit_line_ohm)
         if self.plan.fold_ir_drop and any(wires):
-            # Noise may take a device that hardly conducts below 0, which no network of resistors has.
+            # Noise may take a device that hardly conducts below 0, which no network of resistors has: what is below
+            # is so little that wires do not matter to it. Left out, it would lift the mean.
             linear = irdrop.solve(np.maximum(read, 0.0), volts[:, np.newaxis], *wires)[:, 0]
+            linear = linear + np.minimum(read, 0.0).T @ volts
         else:
             linear = read.T @ volts
         terms = self.profile.nonlinear_terms(conductance)

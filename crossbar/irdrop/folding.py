@@ -10,6 +10,9 @@ c_j^T u_j, where D = diag(g_j), S = L + r_b D, c_j = D S^-1 e_0. Then u_j = P_j 
     P_j = (2 I + r_w Y_j - P_(j+1))^-1,  P_last = (I + r_w Y_last)^-1,  M[:, j] = P_0 P_1 ... P_j c_j.
 
 The network is reciprocal: exchanging its word and bit lines transposes M, so the shorter side is eliminated.
+
+Two implementations: LAPACK, here, takes a few arrays at once; compiled kernels take many small ones in less time, once
+they are there.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import numpy as np
 
 from crossbar.irdrop.lines import Array, pivots
+from crossbar.threads import one_blas_thread
 
 # exp(600) and its reciprocal are numbers with room to spare: up to here a product of pivots and its reciprocal are.
 _LARGEST_EXPONENT = 600.0
@@ -28,11 +32,29 @@ def effective_conductance(conductance: Array, word_ohm: float, bit_ohm: float) -
     if word_ohm == 0.0:  # every device sees V itself
         return conductance / np.cumprod(pivots(conductance, bit_ohm), axis=0)
     if bit_ohm == 0.0 or rows > columns:
-        transposed = np.ascontiguousarray(conductance.T)
-        if bit_ohm == 0.0:
-            return effective_conductance(transposed, bit_ohm, word_ohm).T
-        return _eliminated(transposed, bit_ohm, word_ohm).T
-    return _eliminated(conductance, word_ohm, bit_ohm)
+        return effective_conductance(np.ascontiguousarray(conductance.T), bit_ohm, word_ohm).T
+    import scipy.linalg.blas  # noqa: F401 - limits hold for libraries that are loaded
+
+    with one_blas_thread():
+        return _eliminated(conductance, word_ohm, bit_ohm)
+
+
+def effective_conductances(conductance: Array, word_ohm: float, bit_ohm: float) -> Array:
+    """Return M of many arrays (arrays, rows, columns), found by compiled kernels."""
+    _, rows, columns = conductance.shape
+    if word_ohm == 0.0 or bit_ohm == 0.0:  # nothing that takes time
+        return np.stack([effective_conductance(array, word_ohm, bit_ohm) for array in conductance])
+    if rows > columns:
+        return _turned(effective_conductances(_turned(conductance), bit_ohm, word_ohm))
+    from crossbar.kernels import folding
+
+    effective = np.empty_like(conductance)
+    folding.fold(conductance, word_ohm, bit_ohm, effective, *folding.rooms(rows, columns))
+    return effective
+
+
+def _turned(arrays: Array) -> Array:
+    return np.ascontiguousarray(arrays.transpose(0, 2, 1))
 
 
 def _eliminated(conductance: Array, word_ohm: float, bit_ohm: float) -> Array:

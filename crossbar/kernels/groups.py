@@ -25,6 +25,7 @@ SIMULATION: Final = "simulation"
 """Everything that programming and products on simulated arrays call."""
 
 _VECTOR, _PANEL, _STACK = "float32[::1]", "float32[:,::1]", "float32[:,:,::1]"
+_ARRAYS = "float64[:,:,::1]"
 
 _SIMULATION = (
     Kernel("randomness", "extend_keys", ("uint64", "uint64[::1]")),
@@ -46,6 +47,7 @@ _SIMULATION = (
         "read_variances",
         (_PANEL, _PANEL, _VECTOR, _VECTOR, "float32", "float32", _PANEL),
     ),
+    Kernel("folding", "fold", (_ARRAYS, "float64", "float64", _ARRAYS, _ARRAYS, _ARRAYS, "float64[:,::1]")),
     Kernel("reading", "convert_inputs", (_PANEL, "float32", _VECTOR, _STACK, _PANEL)),
     Kernel(
         "reading",

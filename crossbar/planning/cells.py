@@ -92,7 +92,7 @@ class Cells:
         variance = np.interp(self.targets, moments.conductance, moments.variance).sum(axis=1)
         if self.reference_siemens is not None:
             variance += np.interp(self.reference_siemens, moments.conductance, moments.variance)
-        scaled = np.tensordot(np.square(self.share_per_siemens), variance, axes=1)
+        scaled = np.einsum("s,sij->ij", np.square(self.share_per_siemens), variance)
         return WeightError(mean=shift, variance=scaled / self.replicas)
 
     def differences(self, law: Array, moments: Moments) -> Array:
@@ -102,7 +102,7 @@ class Cells:
             difference = values[:, 0] - values[:, 1]
         else:
             difference = values[:, 0] - np.interp(self.reference_siemens, moments.conductance, law)
-        return np.asarray(np.tensordot(self.share_per_siemens, difference, axes=1))
+        return np.asarray(np.einsum("s,sij->ij", self.share_per_siemens, difference))
 
 
 def encoder_for(profile: DeviceProfile, plan: Plan) -> Encoder:

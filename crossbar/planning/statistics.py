@@ -49,7 +49,7 @@ class WeightSample:
 
     def weighted(self, squared_error: npt.NDArray[np.float64]) -> float:
         """Return the squared error of the block's output from that of each weight's share (rows, samples)."""
-        return float(np.vdot(self.importance, squared_error))
+        return float(np.einsum("ij,ij->", self.importance, squared_error))  # as fast, and starts no threads
 
 
 class BlockStatistics:

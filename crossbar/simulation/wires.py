@@ -6,6 +6,8 @@ window. Any other tile is folded as large as it is: arrays are taken to be cut t
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from crossbar import irdrop
@@ -33,32 +35,50 @@ def fold_row(
     """
     effective = (np.empty_like(cells[0]), np.empty_like(cells[0]))
     has_reference = cells[1].shape != cells[0].shape
-    for tile_column in range(grid.tile_columns):
-        outputs = grid.output_range(tile_column)
-        parts = [cells[0][:, outputs], cells[1][:, outputs]]
-        if has_reference:
-            parts = [np.hstack((cells[0][:, outputs], cells[1][:, tile_column : tile_column + 1]))]
-        placement = None if placements is None else placements[tile_column]
-        folded = [_fold(part, wires, placement, array, idle_siemens) for part in parts]
+    tiles = [grid.output_range(tile_column) for tile_column in range(grid.tile_columns)]
+    if has_reference:
+        first, second = cells
+        parts = [np.hstack((first[:, outputs], second[:, [at]])) for at, outputs in enumerate(tiles)]
+    else:
+        parts = [filled[:, outputs] for outputs in tiles for filled in cells]
+    if placements is None:
+        folded = _folded(parts, wires)
+    else:
+        arrays_of_a_tile = len(parts) // len(tiles)
+        placed = [placement for placement in placements for _ in range(arrays_of_a_tile)]
+        folded = _folded_in_place(parts, placed, wires, array, idle_siemens)
+    for at, outputs in enumerate(tiles):
         width = outputs.stop - outputs.start
-        effective[0][:, outputs] = folded[0][:, :width]
-        effective[1][:, outputs] = folded[0][:, width:] if has_reference else folded[1]
+        effective[0][:, outputs] = folded[at][:, :width] if has_reference else folded[2 * at]
+        effective[1][:, outputs] = folded[at][:, width:] if has_reference else folded[2 * at + 1]
     return effective
 
 
-def _fold(
-    part: Float32,
+def _folded(arrays: list[Float32], wires: tuple[float, float]) -> list[Float32]:
+    """Fold arrays, those beside each other that have one shape together."""
+    folded: list[Float32] = []
+    for _, alike in itertools.groupby(arrays, key=np.shape):
+        effective = irdrop.fold_stack(np.stack(list(alike)), *wires, compiled=True)
+        folded.extend(np.asarray(effective, np.float32))
+    return folded
+
+
+def _folded_in_place(
+    parts: list[Float32],
+    placements: list[Placement],
     wires: tuple[float, float],
-    placement: Placement | None,
     array: tuple[int, int],
     idle_siemens: float,
-) -> Float32:
-    if placement is None:
-        return np.asarray(irdrop.fold(part, *wires), np.float32)
-    columns = placement.columns
-    if part.shape[1] > len(columns):
-        columns = np.append(columns, array[1] - 1)  # the reference column is an array's last
-    whole = np.full(array, idle_siemens, np.float32)
-    whole[placement.rows[:, np.newaxis], columns] = part
-    folded = np.asarray(irdrop.fold(whole, *wires), np.float32)
-    return np.ascontiguousarray(folded[placement.rows[:, np.newaxis], columns])
+) -> list[Float32]:
+    """Fold tiles on whole arrays, where each is on the lines that it was assigned to."""
+    wholes, lines = [], []
+    for part, placement in zip(parts, placements, strict=True):
+        columns = placement.columns
+        if part.shape[1] > len(columns):
+            columns = np.append(columns, array[1] - 1)  # the reference column is an array's last
+        whole = np.full(array, idle_siemens, np.float32)
+        whole[placement.rows[:, np.newaxis], columns] = part
+        wholes.append(whole)
+        lines.append((placement.rows[:, np.newaxis], columns))
+    folded = _folded(wholes, wires)
+    return [np.ascontiguousarray(whole[at]) for whole, at in zip(folded, lines, strict=True)]

@@ -16,7 +16,6 @@ import crossbar
 from crossbar.analog import AnalogPartition
 from crossbar.devices import DeviceProfile
 from crossbar.errors import CrossbarError
-from crossbar.errors import TargetUnreachable as NoPlan
 from sedmad.core.accuracy import Accuracy
 from sedmad.errors import TargetUnreachable
 from sedmad.store.programmed import ProgrammedRow
@@ -24,7 +23,7 @@ from sedmad.store.programmed import ProgrammedRow
 if TYPE_CHECKING:
     from crossbar.planning.planned import Planned
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Of planning, programming and noise: with another one the same seed gives other devices."""
 
 PLANNED_AGE_S = 3600.0
@@ -135,7 +134,9 @@ def program(
             allow_digital=not demanded,
         )
         if planned.plan.digital:
-            return Programmed(planned, seed, now_s, digital_because="no plan with fewer errors has room")
+            return Programmed(
+                planned, seed, now_s, digital_because="no plan on these devices keeps the target"
+            )
         if (
             needed_bytes := simulation_bytes((key.rows, key.columns), profile, planned.plan)
         ) > memory_max_bytes:
@@ -146,7 +147,7 @@ def program(
         return realised(weights, profile, Programmed(planned, seed, now_s), 0.0)
     except CrossbarError as error:
         if demanded:
-            hint = error.hint if isinstance(error, NoPlan) else None
+            hint = error.hint or None
             raise TargetUnreachable(error.what, why=error.why, hint=hint) from error
         return Programmed(None, seed, now_s, digital_because=f"{error.what}: {error.why}")
 

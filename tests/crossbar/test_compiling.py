@@ -28,9 +28,7 @@ from crossbar.planning.plan import Plan
 weights = np.ones((40, 50), np.float32)
 fixed = weights.copy()
 fixed.flags.writeable = False
-wireless = dict(word_line_ohm=0.0, bit_line_ohm=0.0)
-generic = dataclasses.replace(crossbar.profile("generic"), **wireless)
-pcm = dataclasses.replace(crossbar.profile("pcm_nandakumar2019"), **wireless)
+generic, pcm = crossbar.profile("generic"), crossbar.profile("pcm_nandakumar2019")
 plan = dataclasses.replace(Plan.default(pcm), encoding="offset", write_verify_tolerance=0.01, write_verify_tries=3)
 for made in (
     crossbar.program(weights, generic, seed=1),

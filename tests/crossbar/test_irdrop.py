@@ -143,7 +143,7 @@ def test_exchanging_word_and_bit_lines_transposes_the_effective_conductances(
 
 @settings(max_examples=40)
 @given(networks(), st.sampled_from(METHODS))
-def test_wires_only_ever_take_current_away(
+def test_wires_take_current_away_and_never_add_any(
     network: tuple[Array, Array, float, float], method: Method
 ) -> None:
     conductance, voltages, r_word, r_bit = network
@@ -151,7 +151,8 @@ def test_wires_only_ever_take_current_away(
     currents = solve(conductance, driven, r_word, r_bit, method=method)
     slack = 1e-9 * scale_of(conductance, driven)
     assert (currents >= -slack).all()
-    assert (currents <= conductance.T @ driven + slack).all()
+    # Of all bit lines together: a single one may get a little by detours over others' devices.
+    assert (currents.sum(axis=0) <= (conductance.T @ driven).sum(axis=0) + slack).all()
 
 
 @settings(max_examples=40)
@@ -286,6 +287,40 @@ def test_a_stack_is_folded_array_by_array() -> None:
     assert effective.dtype == np.float32
     for array, folded in zip(stack, effective, strict=True):
         assert np.array_equal(folded, fold(array[:, 2:], 1.0, 2.0))
+
+
+@settings(max_examples=40)
+@given(networks())
+def test_kernels_fold_any_small_array_alike(network: tuple[Array, Array, float, float]) -> None:
+    conductance, voltages, r_word, r_bit = network
+    expected = dense_currents(conductance, voltages, r_word, r_bit)
+    effective = fold_stack(conductance[np.newaxis], r_word, r_bit, compiled=True)[0]
+    assert np.abs(effective.T @ voltages - expected).max() <= 1e-9 * scale_of(conductance, voltages)
+
+
+@pytest.mark.parametrize(("r_word", "r_bit"), WIRES)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 70), (13, 13), (64, 65), (65, 64), (128, 128), (150, 20)])
+def test_kernels_fold_a_stack_alike(shape: tuple[int, int], r_word: float, r_bit: float) -> None:
+    stack = np.stack([example(*shape)[0] * scale for scale in (1.0, 0.0, 2.0)])
+    expected = fold_stack(stack, r_word, r_bit)
+    found = fold_stack(stack, r_word, r_bit, compiled=True)
+    assert found == pytest.approx(expected, rel=1e-10, abs=1e-30)
+    assert np.array_equal(found[2:], fold_stack(stack[2:], r_word, r_bit, compiled=True))
+
+
+@pytest.mark.parametrize("shape", [(40, 300), (300, 40)])
+def test_kernels_fold_lines_that_lose_everything(shape: tuple[int, int]) -> None:
+    conductance = example(*shape)[0]
+    found = fold_stack(conductance[np.newaxis], 1e6, 1e6, compiled=True)[0]
+    assert found == pytest.approx(fold(conductance, 1e6, 1e6), rel=1e-9, abs=1e-30)
+
+
+def test_many_small_arrays_are_folded_in_turns() -> None:
+    stack = np.random.default_rng(5).uniform(0, 1e-4, (2100, 8, 8)).astype(np.float32)
+    found = fold_stack(stack, 1.0, 2.0, compiled=True)
+    assert found.dtype == np.float32
+    for at in (0, 2047, 2048, 2099):
+        assert found[at] == pytest.approx(fold(stack[at], 1.0, 2.0), rel=1e-6)
 
 
 def test_folding_pays_for_many_vectors_only() -> None:

@@ -1,15 +1,13 @@
 """A mesh of exact arithmetic, HfOx and PCM: one matrix with a target error on all three, and one without.
 
-Planning and compiling dominate the time. Compiled kernels are kept from one run of the tests to the next; devices are
-those of the presets with wires that have no resistance, as planning for others takes minutes of a core.
+Programming dominates the time: wires with resistance are folded into every array. Compiled kernels are kept from one
+run of the tests to the next.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +24,10 @@ from sedmad.wire.messages import ApplyMatrixRequest, ApplyMatrixResponse, PeerSt
 TARGET = 0.05
 # Partitions of 8 MiB, one on each node: what the pledges have room for, with what simulates the arrays.
 ROWS, COLUMNS = 3 * 1024, 1024
-MEMORY = {"ann": "12MiB", "ben": "40MiB", "cyd": "64MiB"}
-PROFILES = {"ann": "ideal", "ben": "hfox", "cyd": "pcm"}
-PRESETS = {"hfox": "cmo_hfox", "pcm": "pcm_nandakumar2019"}
+MEMORY = {"ann": "12MiB", "ben": "30MiB", "cyd": "64MiB"}
+PROFILES = {"ann": "ideal", "ben": "cmo_hfox", "cyd": "pcm_nandakumar2019"}
 # Planning takes its time on a busy machine.
 PROGRAM_TIMEOUT_S = 600.0
-
-
-def without_wires(name: str) -> str:
-    preset = files("crossbar.devices").joinpath(f"presets/{PRESETS[name]}.toml").read_text()
-    text = preset.replace(f'name = "{PRESETS[name]}"', f'name = "{name}"')
-    return re.sub(r"_line_ohm = [0-9.]+", "_line_ohm = 0.0", text)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +38,6 @@ def three(pytestconfig: pytest.Config) -> Iterator[MeshOfDaemons]:
         for name, profile in PROFILES.items():
             home = home_of(mesh[name].home)
             home.configuration_file.write_text(f'profile = "{profile}"\n')
-            home.profiles.mkdir()
-            for own in PRESETS:
-                (home.profiles / f"{own}.toml").write_text(without_wires(own))
             home.kernels.parent.mkdir(parents=True)
             home.kernels.symlink_to(caches)
             mesh[name].memory = MEMORY[name]
@@ -125,19 +113,24 @@ def test_without_a_target_noisy_nodes_are_exact(three: MeshOfDaemons, stored: Ar
 
 def test_a_noisy_node_started_again_has_the_same_devices(three: MeshOfDaemons, stored: Array) -> None:
     panel = normal(4, COLUMNS, dtype=np.float64, seed=4)
-    before = product(three["ann"], "w", panel, ROWS, noise_request=77)
-    three["ben"].stop()
-    three["ben"].start()
-    three.wait_complete()
 
     def programmed() -> bool:
         devices = devices_of(three["ann"]).get("ben")
         return devices is not None and devices["profile"] == PROFILES["ben"]
 
-    wait_until(programmed, "ben to have its devices again", PROGRAM_TIMEOUT_S)
-    again = product(three["ann"], "w", panel, ROWS, noise_request=77)
+    # Devices drift at ages of 1, 2, 4 ... minutes, at times between two products; hardly ever three times in a row.
+    for _ in range(3):
+        before = product(three["ann"], "w", panel, ROWS, noise_request=77)
+        three["ben"].stop()
+        three["ben"].start()
+        three.wait_complete()
+        wait_until(programmed, "ben to have its devices again", PROGRAM_TIMEOUT_S)
+        again = product(three["ann"], "w", panel, ROWS, noise_request=77)
+        if np.allclose(again, before, rtol=1e-4, atol=1e-3):
+            break
+    else:
+        pytest.fail("ben came back with other devices")
     other = product(three["ann"], "w", panel, ROWS, noise_request=78)
-    assert np.allclose(again, before, rtol=1e-4, atol=1e-3)
     assert not np.allclose(other, before, rtol=1e-4, atol=1e-3)
 
 
@@ -164,4 +157,4 @@ def test_bad_targets_are_refused(three: MeshOfDaemons, tmp_path: Path, stored: A
         assert done.returncode == 2
     done = run_verb(ann.home, "put", str(path), "--name", "bad", "--target-error=0.1", "--profile=wan2022")
     assert done.returncode != 0
-    assert "hfox, ideal, pcm" in done.stderr
+    assert "cmo_hfox, ideal, pcm_nandakumar2019" in done.stderr
