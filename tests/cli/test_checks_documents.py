@@ -162,6 +162,8 @@ def test_doctor_names_every_check_with_a_daemon(
         return BEHIND_A_NAT
 
     monkeypatch.setattr(examination, "Subject", partial(Subject, examine=examine_network))
+    # It would keep what capsys closes afterwards.
+    monkeypatch.setattr(examination, "configure_log", lambda level: None)
     assert main(["doctor", "--json"]) == 1
     checks = {check["check"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
     assert list(checks) == list(examination.CHECKS)
