@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
 def _profiles(parsed: argparse.Namespace) -> int:
     from crossbar.devices import profile, profiles
 
+    if parsed.folder is not None and not parsed.folder.is_dir():
+        return _failed(f"{parsed.folder} holds no profiles", "there is no such folder",
+                       "Leave --folder out for the built-in ones.", os.EX_NOINPUT)  # fmt: skip
     names = profiles(parsed.folder)
     wide = max(len(name) for name in names)
     print(f"{'profile':<{wide}}  {'window, uS':>13}  {'array':>9}  {'DAC/ADC':>7}  description")

@@ -9,12 +9,15 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, overload
 
-from crossbar.errors import PlanInvalid, TargetUnreachable
+import numpy as np
+
+from crossbar.errors import PlanInvalid, TargetUnreachable, WeightsInvalid
 from crossbar.planning.calibration import MeasuredError, calibration_vectors, measured_error
 from crossbar.planning.ladder import Request, climb
 from crossbar.planning.plan import Plan
 from crossbar.planning.planned import Planned
 from crossbar.planning.statistics import BlockStatistics
+from crossbar.weights import real_numbers, require_magnitude
 
 if TYPE_CHECKING:
     from crossbar.devices.profile import DeviceProfile
@@ -81,7 +84,10 @@ def partition(
         WeightsInvalid: weights or inputs that cannot be planned for.
     """
     _check(target_error, seconds, cells_max)
+    require_magnitude(real_numbers(weights, "weights"))
     statistics = BlockStatistics(weights, inputs)
+    if inputs is not None and not np.any(inputs):
+        raise WeightsInvalid("all sample inputs are 0", why="errors are relative to what these inputs give")
 
     def measure(described: DeviceProfile, plan: Plan) -> MeasuredError:
         return _measured(statistics.weights, described, plan, seconds, inputs, seed)

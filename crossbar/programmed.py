@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from crossbar import randomness
 from crossbar.devices.catalogue import profile as profile_named
-from crossbar.devices.profile import DeviceProfile
+from crossbar.devices.profile import DeviceProfile, check_seconds
 from crossbar.engine import FloatArray
 from crossbar.errors import PlanInvalid, WeightsInvalid
 from crossbar.kernels.randomness import extend_keys
@@ -28,6 +28,7 @@ from crossbar.simulation.counting import Report
 from crossbar.simulation.forward import ForwardProducts
 from crossbar.simulation.programming import program_arrays
 from crossbar.simulation.trial import adc_ranges
+from crossbar.weights import checked_weights, real_numbers, require_magnitude
 
 Keys = npt.NDArray[np.uint64]
 
@@ -57,14 +58,17 @@ def program(
             vectors if they are not given.
 
     Raises:
-        WeightsInvalid: weights or calibration are not finite, empty, or of the wrong shape.
+        WeightsInvalid: weights or calibration are not finite, empty, or of the wrong shape; no float32 is as large or
+            small as the weights, or calibration is nothing but zeros.
         PlanInvalid: the plan's arrays are larger than those of the profile.
         ProfileUnknown: no profile has this name.
     """
     if isinstance(profile, str):
         profile = profile_named(profile)
     plan = Plan.default(profile) if plan is None else plan
-    checked = _checked_weights(weights)
+    checked = checked_weights(weights)
+    if not (plan.digital or profile.is_ideal):
+        require_magnitude(checked)
     if plan.rows > profile.rows or plan.columns > profile.columns:
         raise PlanInvalid(
             f"a plan for arrays of {plan.rows} x {plan.columns} does not fit the profile {profile.name!r}",
@@ -72,6 +76,12 @@ def program(
             hint="Plan smaller arrays, or change rows and columns of the profile.",
         )
     samples = None if calibration is None else _checked_panel(calibration, checked.shape[1], np.float32)
+    if samples is not None and not samples.any():
+        raise WeightsInvalid(
+            "all calibration vectors are 0",
+            why="no range of an ADC follows from them",
+            hint="Leave them out.",
+        )
     vectors = calibration_vectors(checked.shape[1], seed=seed, samples=samples)
     return Crossbar(checked, profile, plan, seed, vectors)
 
@@ -163,7 +173,11 @@ class Crossbar:
         Args:
             compensated: global drift compensation: all results are multiplied with one number, that by which the
                 summed magnitude of the answers to calibration vectors has fallen since programming.
+
+        Raises:
+            NetworkInvalid: `seconds` is negative or not finite.
         """
+        check_seconds(seconds)
         return Crossbar(
             self._weights,
             self.profile,
@@ -316,25 +330,10 @@ def _narrowed(
         return (panel / scales).astype(np.float32), scales
 
 
-def _checked_weights(weights: FloatArray) -> FloatArray:
-    checked = np.asarray(weights)
-    if checked.dtype.type not in (np.float32, np.float64):
-        checked = checked.astype(np.float32)
-    if checked.ndim != 2 or not checked.size:
-        raise WeightsInvalid(f"weights must have outputs and inputs, not the shape {checked.shape}")
-    if not np.isfinite(checked).all():
-        raise WeightsInvalid(
-            "weights cannot be programmed",
-            why="some of them are NaN or infinite",
-            hint="Replace them first: numpy.nan_to_num(weights).",
-        )
-    return np.ascontiguousarray(checked)
-
-
 def _checked_panel(
     vectors: FloatArray, inputs: int, dtype: npt.DTypeLike, *, finite: bool = True
 ) -> FloatArray:
-    panel = np.asarray(vectors, dtype)
+    panel = np.asarray(real_numbers(vectors, "vectors"), dtype)
     if panel.ndim != 2 or panel.shape[0] != inputs or not panel.shape[1]:
         raise WeightsInvalid(f"vectors of shape ({inputs}, vectors) were expected, not {panel.shape}")
     if finite and not np.isfinite(panel).all():

@@ -16,6 +16,7 @@ which a vector travelled:
 
 from __future__ import annotations
 
+from operator import index
 from typing import Final
 
 import numpy as np
@@ -43,14 +44,14 @@ _EVEN_BYTES = np.uint32(0x00FF00FF)
 
 
 def key(*parts: int) -> int:
-    """Return the 64-bit key of `parts`, whole numbers of which the low 64 bits count.
+    """Return the 64-bit key of `parts`, whole numbers (NumPy's too) of which the low 64 bits count.
 
     A chain of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014): the
     state, first 0, becomes mix(state XOR part) for one part after the other. So `key(a, b) == extended(key(a), b)`.
     """
     state = 0
     for part in parts:
-        state = extended(state, part)
+        state = extended(state, index(part))
     return state
 
 

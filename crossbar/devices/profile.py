@@ -148,7 +148,7 @@ class DeviceProfile:
             target: what was meant to be programmed, which published laws depend on; without it `programmed`
                 stands for it, which differs by the programming noise only.
         """
-        _check_seconds(seconds)
+        check_seconds(seconds)
         programmed = _floating(programmed)
         if self.drift is None or seconds == 0:
             return np.maximum(programmed, 0)
@@ -166,7 +166,7 @@ class DeviceProfile:
         Raises:
             NetworkInvalid: a target is negative or not finite, or `seconds` is.
         """
-        _check_seconds(seconds)
+        check_seconds(seconds)
         target = _floating(target_siemens)
         if not np.isfinite(target).all() or (target < 0).any():
             raise NetworkInvalid(
@@ -210,7 +210,8 @@ def _normals(rng: np.random.Generator, like: FloatArray) -> FloatArray:
     return rng.standard_normal(like.shape)
 
 
-def _check_seconds(seconds: float) -> None:
+def check_seconds(seconds: float) -> None:
+    """Raise NetworkInvalid if devices cannot have been programmed that long ago."""
     if not 0 <= seconds < math.inf:
         raise NetworkInvalid(
             "devices have no such age", why=f"{seconds!r} is not a number of seconds from 0 on"

@@ -155,7 +155,14 @@ class CommittingService:
     def _key(self, put: Put, digests: list[bytes]) -> ManifestKey:
         cut = put.partitioning
         content = matrix_digest(
-            DATA_TYPES[put.dtype], cut.rows, cut.columns, cut.partition_rows, digests, put.scale
+            DATA_TYPES[put.dtype],
+            cut.rows,
+            cut.columns,
+            cut.partition_rows,
+            digests,
+            put.scale,
+            put.accuracy.target_error,
+            put.accuracy.profile,
         )
         return ManifestKey(content, self._own_peer_id)
 

@@ -22,6 +22,7 @@ from sedmad.node.certificates import Certificates
 from sedmad.node.clock import wall_time_s
 from sedmad.node.committing import CommittingService
 from sedmad.node.describing import DescribingService
+from sedmad.node.device_uses import asked_of_devices
 from sedmad.node.devices import Devices
 from sedmad.node.draining import DrainingService
 from sedmad.node.establishing import EstablishingService
@@ -138,6 +139,7 @@ async def compose(
         applying=holding.applying,
         on_kept=lambda manifest: node.on_kept(manifest),
     )
+    devices.needed = partial(asked_of_devices, holding, manifest_service)
     await mend_manifests(database, manifest_service)
     lookups = LookUpService(sessions=sessions, membership=membership, manifests=manifest_service)
     establishing = EstablishingService(

@@ -6,7 +6,7 @@ so a product never waits for devices. Programming again makes the new state firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,7 @@ class Devices:
 
     Attributes:
         changed: called when what is counted has changed.
+        needed: whether a resident copy here, or a put under way, asks for what is programmed.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Devices:
         self._blobs = blobs
         self._kernels = kernels
         self.changed: Callable[[], None] = lambda: None
+        self.needed: Callable[[PartitionKey], bool] = lambda key: True
         # Both are bounded by the resident copies of this node; a key stays wanted from when it is asked for until its
         # bytes are let go.
         self._wanted: set[PartitionKey] = set()
@@ -96,6 +98,7 @@ class Devices:
         self._soon: dict[PartitionKey, None] = {}
         self._wake = trio.Event()
         self._forgotten: set[bytes] = set()
+        self._unneeded: set[PartitionKey] = set()
         self._compile_soon = False
 
     @property
@@ -145,6 +148,7 @@ class Devices:
                 self._compile_soon = False
                 await self._try_to_prepare()
             if looking.cancelled_caught:
+                self.drop_unneeded()
                 await self.look_at_ages()
             while self._soon:
                 key = next(iter(self._soon))
@@ -212,7 +216,15 @@ class Devices:
 
     def drop(self, digest: bytes) -> None:
         """Let go of what is programmed of these bytes; products under way keep theirs."""
-        dropped = [key for key in self._wanted if key.digest == digest]
+        self._drop([key for key in self._wanted if key.digest == digest])
+
+    def drop_unneeded(self) -> None:
+        """Let go of what nothing needed at the last look either: its bytes are here for another accuracy alone."""
+        unneeded = {key for key in self._wanted if not self.needed(key)}
+        self._drop(unneeded & self._unneeded)
+        self._unneeded = unneeded & self._wanted
+
+    def _drop(self, dropped: Collection[PartitionKey]) -> None:
         for key in dropped:
             self._wanted.discard(key)
             self._soon.pop(key, None)
@@ -221,7 +233,7 @@ class Devices:
             if self._programmed.pop(key, None) is not None:
                 self._uncount(key)
         if dropped:
-            self._forgotten.add(digest)
+            self._forgotten.update(key.digest for key in dropped)
             self._wake.set()
             self.changed()
 

@@ -289,6 +289,13 @@ class HoldingService:
         except SedmadError as error:
             log.error("put_not_released", why=str(error))
 
+    def storing(self, digest: bytes, accuracy: Accuracy) -> bool:
+        """Whether a put under way has these bytes here, for products of that accuracy."""
+        return any(
+            put.accuracy == accuracy and any(copy.digest == digest for copy in put.holdings.values())
+            for put in self._puts.values()
+        )
+
     async def need(self, digest: bytes) -> None:
         """Keep a blob that is there, or about to be, from being deleted; until `need_no_more`."""
         async with self.uses.lock:

@@ -125,6 +125,11 @@ def group_key(key: ManifestKey) -> bytes:
     return key.matrix_digest + key.first_owner.encode()
 
 
+def key_of_group(group: bytes) -> ManifestKey:
+    """Return the matrix that these bytes stand for; see `group_key`."""
+    return ManifestKey(group[:DIGEST_BYTES], group[DIGEST_BYTES:].decode())
+
+
 def sign_manifest(manifest: Manifest, identity: Identity) -> wire.SignedManifest:
     """Return the manifest as its owner tells it."""
     encoded = _to_wire(manifest).SerializeToString(deterministic=True)
@@ -223,7 +228,14 @@ def _from_wire(message: wire.Manifest, signed: wire.SignedManifest) -> Manifest:
     if not scale.fits(message.scale, dtype, message.rows):
         raise ProtocolViolation("a manifest's scale does not fit its matrix")
     content = matrix_digest(
-        message.data_type, message.rows, message.columns, message.partition_rows, digests, message.scale
+        message.data_type,
+        message.rows,
+        message.columns,
+        message.partition_rows,
+        digests,
+        message.scale,
+        message.target_error,
+        message.profile,
     )
     if message.matrix_digest != content or any(len(digest) != DIGEST_BYTES for digest in digests):
         raise ProtocolViolation("a manifest's partitions are not those of its matrix")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import crossbar
 from crossbar.devices import DeviceProfile
 from crossbar.devices.laws import ConstantNoise, PolynomialNoise
-from crossbar.errors import PlanInvalid, WeightsInvalid
+from crossbar.errors import NetworkInvalid, PlanInvalid, WeightsInvalid
 from crossbar.planning.plan import Plan
 from crossbar.programmed import program
 
@@ -250,3 +250,46 @@ def test_mapped_and_transposed_weights_are_taken_as_they_are() -> None:
         assert program(other, NOISY, seed=1).apply(x.astype(other.dtype), request=1) == pytest.approx(
             expected, abs=1e-4 + 0.3 * (other.dtype == np.float64)
         )
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-40, 1e200])
+def test_weights_that_float32_does_not_hold_are_refused_on_arrays_alone(size: float) -> None:
+    weights, x = normal(30, 40, dtype=np.float64) * size, normal(40, 6, seed=1, dtype=np.float64)
+    with pytest.raises(WeightsInvalid, match="float32"):
+        program(weights, NOISY, seed=1)
+    with pytest.raises(WeightsInvalid, match="float32"):
+        crossbar.partition(weights, NOISY, 0.1)
+    assert np.array_equal(program(weights, "ideal", seed=1).apply(x), (x.T @ weights.T).T)
+
+
+def test_what_is_no_real_number_is_refused() -> None:
+    for wrong in (normal(4, 5) + 1j, np.array([["a", "b"]]), np.array([[None]])):
+        with pytest.raises(WeightsInvalid, match="real numbers"):
+            program(wrong, NOISY, seed=1)
+        with pytest.raises(WeightsInvalid, match="real numbers"):
+            crossbar.partition(wrong, NOISY, 0.1)
+    with pytest.raises(WeightsInvalid, match="real numbers"):
+        program(normal(4, 5), NOISY, seed=1).apply(normal(5, 3) + 1j)
+
+
+def test_calibration_with_nothing_is_refused() -> None:
+    with pytest.raises(WeightsInvalid, match="are 0"):
+        program(normal(4, 5), NOISY, seed=1, calibration=np.zeros((5, 3), np.float32))
+    with pytest.raises(WeightsInvalid, match="are 0"):
+        crossbar.partition(normal(4, 5), NOISY, 0.1, inputs=np.zeros((5, 3), np.float32))
+
+
+def test_whole_numbers_of_numpy_are_seeds_and_requests_too() -> None:
+    weights, x = normal(30, 40), normal(40, 6, seed=1)
+    expected = program(weights, NOISY, seed=4).apply(x, request=7)
+    for whole in (np.int64, np.uint64, np.int8):
+        assert np.array_equal(program(weights, NOISY, seed=whole(4)).apply(x, request=whole(7)), expected)
+    with pytest.raises(TypeError):
+        program(weights, NOISY, seed=1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_ages_that_cannot_be_are_refused(seconds: float) -> None:
+    for name in ("ideal", "pcm_nandakumar2019", "generic"):
+        with pytest.raises(NetworkInvalid, match="age"):
+            program(normal(4, 5), name, seed=1).aged(seconds)

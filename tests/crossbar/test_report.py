@@ -212,3 +212,10 @@ def test_a_report_needs_a_folder_to_go_to(tmp_path: Path, capsys: pytest.Capture
     code = main(["report", str(tmp_path / "W.npy"), "--profile", "generic", "-o", str(away)])
     assert code == os.EX_CANTCREAT
     assert "no folder" in capsys.readouterr().err
+
+
+def test_profiles_in_a_folder_that_is_not_there_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["profiles", "--folder", str(tmp_path / "away")]) == os.EX_NOINPUT
+    assert "no such folder" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from sedmad.net.channel import Channel
 from sedmad.net.identity import Identity
 from sedmad.node.committing import CommittingService
 from sedmad.node.describing import DescribingService
+from sedmad.node.device_uses import asked_of_devices
 from sedmad.node.devices import Devices
 from sedmad.node.establishing import EstablishingService
 from sedmad.node.expecting import Expectations
@@ -282,6 +283,7 @@ async def _make_node(
         applying=holding.applying,
         on_kept=lambda manifest: healing.look_at([manifest.key]),
     )
+    devices.needed = partial(asked_of_devices, holding, manifest_service)
     await mend_manifests(database, manifest_service)
     healing = HealingService(
         own_peer_id=identity.peer_id,

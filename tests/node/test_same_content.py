@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,12 +13,17 @@ from examples import matrix
 from rig import fails_with
 from stand_ins import ClientCall
 
+import crossbar
+from sedmad.core.accuracy import Accuracy
 from sedmad.errors import NodeUnreachable, NotEnoughPeers
+from sedmad.node.programming import PartitionKey
 from sedmad.store.holdings import Kind
 
 RigFactory = Callable[..., Any]
 W = matrix(300, 50)
 SIZE = W.nbytes
+# Without wires, whose resistance takes seconds to plan for.
+PLAIN = replace(crossbar.profile("generic"), name="plain", word_line_ohm=0.0, bit_line_ohm=0.0)
 
 
 async def test_a_second_name_takes_no_more_room_and_the_content_lives_as_long_as_one_name(
@@ -177,3 +183,36 @@ async def test_content_that_could_not_be_stored_twice_still_needs_those_who_were
         ann.membership.states.clear()
         del ann.sessions.before["StoreManifest"]
         await ann.put("w", W)
+
+
+@pytest.mark.parametrize("order", [("near", "exact"), ("exact", "near")])
+async def test_names_of_other_accuracy_keep_theirs(order: tuple[str, str], rig: RigFactory) -> None:
+    asked = {"near": 0.1, "exact": 0.0}
+    async with rig("ann", profiles={"ann": PLAIN}) as nodes:
+        ann = nodes["ann"]
+        stored = {name: (await ann.put(name, W, target_error=asked[name]))[1] for name in order}
+        key = PartitionKey(stored["near"].digests[0], *W.shape, "float32", Accuracy(0.1))
+        for name, manifest in stored.items():
+            assert manifest.accuracy == Accuracy(asked[name])
+            assert await ann.get(name) == W.tobytes()
+        assert ann.devices.get(key) is not None
+        for _ in range(3):
+            ann.devices.drop_unneeded()
+        assert ann.devices.get(key) is not None
+        await ann.removing.remove("near")
+        for _ in range(2):  # something may just have changed
+            ann.devices.drop_unneeded()
+        assert ann.devices.get(key) is None
+        assert ann.devices.cells.usage.used == 0
+        assert await ann.get("exact") == W.tobytes()
+        await ann.removing.remove("exact")
+        await ann.is_empty()
+
+
+async def test_a_replaced_name_has_the_accuracy_asked_for_last(rig: RigFactory) -> None:
+    async with rig("ann", "ben") as nodes:
+        for target in (0.1, 0.01, 0.0, 0.1):
+            await nodes["ann"].put("w", W, survive=1, target_error=target, replace=True)
+            claim = nodes["ben"].membership.core.directory.get("w")
+            manifest = await nodes["ben"].lookups.look_up(claim, deadline=trio.current_time() + 5)
+            assert manifest.accuracy == Accuracy(target)

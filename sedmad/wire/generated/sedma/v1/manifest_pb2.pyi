@@ -277,7 +277,9 @@ class Manifest(_message.Message):
     TARGET_ERROR_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
     matrix_digest: _builtins.bytes
-    """SHA-256 over data type, shape, partition height, the partitions' digests and the scale: see sedmad/wire/matrix_digest.py."""
+    """SHA-256 over data type, shape, partition height, the partitions' digests, the scale and what is asked of products:
+    see sedmad/wire/matrix_digest.py.
+    """
     first_owner: _builtins.str
     owner: _builtins.str
     epoch: _builtins.int
