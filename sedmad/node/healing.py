@@ -164,6 +164,8 @@ class HealingService:
         finally:
             if reservation in ledger:
                 ledger.release(reservation)
+                # What was told meanwhile contained it.
+                self._holding.changed()
             if not self._holding.uses.needed_resident(digest):
                 self._residents.drop(digest)
 

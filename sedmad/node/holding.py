@@ -150,9 +150,15 @@ class HoldingService:
         self, request: wire.FetchPartitionRequest, call: IncomingCall
     ) -> wire.FetchPartitionResponse:
         """Give the bytes of a partition, from an offset on."""
+        missing = MatrixNotFound("this node does not hold that partition", node=self._own_peer_id, hint="")
         if not self._blobs.contains(request.digest):
-            raise MatrixNotFound("this node does not hold that partition", node=self._own_peer_id, hint="")
-        with await self._blobs.open(request.digest) as blob:
+            raise missing
+        try:
+            blob = await self._blobs.open(request.digest)
+        except FileNotFoundError:
+            # It was freed in between.
+            raise missing from None
+        with blob:
             for offset in blob.chunk_offsets(request.offset):
                 chunk = await blob.chunk(offset)
                 await call.send(payload=chunk.view, offset=offset, payload_digest=chunk.digest)

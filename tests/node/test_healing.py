@@ -13,7 +13,7 @@ from examples import matrix
 from rig import RigNode, until
 from stand_ins import PeerCall
 
-from sedmad.errors import BytesCorrupt
+from sedmad.errors import BytesCorrupt, HoldersUnreachable
 from sedmad.node import healing
 from sedmad.node.manifest import Manifest, sign_manifest
 from sedmad.store.holdings import Kind
@@ -78,6 +78,33 @@ async def test_a_copy_that_a_manifest_gives_is_fetched_when_there_is_room(rig: R
         assert ben.used() == (0, 0, SIZE, 0)
         await tell(ann, ben, replace(standby, seq=4, copies=manifest.copies), established=True)
         await ben.is_empty()
+
+
+async def test_room_for_a_copy_that_could_not_be_fetched_is_offered_again(
+    rig: RigFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig("ann", "ben") as nodes:
+        ann, ben = nodes["ann"], nodes["ben"]
+        _, manifest, _ = await ann.put("w", W)
+        given = replace(manifest, seq=2, copies=({ann.peer_id: Kind.RESIDENT, ben.peer_id: Kind.STANDBY},))
+        asked = trio.Event()
+
+        async def nobody_has_it(*arguments: Any) -> None:
+            # Something else tells what is used, with what was set aside.
+            ben.holding.changed()
+            assert ben.membership.core.advert.disk_used_bytes == SIZE
+            asked.set()
+            raise HoldersUnreachable("a partition could not be fetched")
+
+        monkeypatch.setattr(healing, "fetch_partition", nobody_has_it)
+        monkeypatch.setattr(healing, "RETRY_S", 3600.0)
+        await tell(ann, ben, given, established=True)
+        await asked.wait()
+
+        async def offered() -> bool:
+            return bool(ben.membership.core.advert.disk_used_bytes == 0)
+
+        await until(offered)
 
 
 async def test_a_copy_larger_than_what_is_left_of_a_pledge_is_not_fetched(rig: RigFactory) -> None:
